@@ -1,0 +1,57 @@
+/**
+ * The one error that leaves the node: a stable code, what a failed write may have done, and what
+ * the client can do about it.
+ */
+
+/** `notApplied`: surely no effect. `unknown`: it may have happened, or may still happen. */
+export type Outcome = 'notApplied' | 'unknown';
+
+/**
+ * Stable codes; clients compare these, never messages. `docs/guarantees.md` has the table with
+ * gRPC statuses and remedies, `src/api/status.ts` the mapping.
+ */
+export type ErrorCode =
+  | 'KV_INVALID' // malformed request: names the field and the remedy
+  | 'KV_TOO_LARGE' // over a documented limit: names limit and size
+  | 'KV_NOT_LEADER' // ask the leader: the detail carries its address, if known
+  | 'KV_WRONG_SHARD' // the slot is not owned here
+  | 'KV_OVERLOADED' // a queue is full: nothing applied, retry after
+  | 'KV_DISK_FULL' // writes refused until space is free; reads and deletes go on
+  | 'KV_DEADLINE' // the deadline passed
+  | 'KV_UNAVAILABLE' // no leader or no quorum just now: nothing applied
+  | 'KV_UNKNOWN_OUTCOME' // leadership was lost while the write was under way
+  | 'KV_NOT_INTEGER'
+  | 'KV_OUT_OF_RANGE'
+  | 'KV_SESSION_EXPIRED'
+  | 'KV_SESSION_FORGOTTEN'
+  | 'KV_SESSION_MISMATCH'
+  | 'KV_CANCELLED'
+  | 'KV_UNIMPLEMENTED'
+  | 'KV_INTERNAL';
+
+export interface KvErrorFields {
+  readonly code: ErrorCode;
+  readonly outcome: Outcome;
+  readonly leaderNode?: number;
+  readonly leaderAddress?: string;
+  readonly mapVersion?: number;
+  readonly retryAfterMs?: number;
+  readonly limit?: number;
+  readonly size?: number;
+  readonly cause?: unknown;
+}
+
+/** Message: what went wrong with which thing, the limit, and the remedy, for a person. */
+export class KvError extends Error {
+  override readonly name = 'KvError';
+  readonly code: ErrorCode;
+  readonly outcome: Outcome;
+  readonly fields: KvErrorFields;
+
+  constructor(message: string, fields: KvErrorFields) {
+    super(message, { cause: fields.cause });
+    this.code = fields.code;
+    this.outcome = fields.outcome;
+    this.fields = fields;
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * A Raft group as a service: what the floors above may ask of it.
+ */
+import type { GroupId, LogIndex, MembershipChange, NodeId, RaftStatus, ReplicaId, Term } from '../../raft/index.js';
+
+/**
+ * What became of a proposal (rule D04).
+ *
+ * - `applied`: committed and applied here; `result` is the state machine's.
+ * - `notApplied`: surely without effect: it was never appended, or an entry of another term is
+ *   committed at its index.
+ * - `unknown`: it may survive elsewhere (stepped down, truncated, snapshot installed over it, closed).
+ */
+export type ProposeOutcome<R> =
+  | { readonly kind: 'applied'; readonly index: LogIndex; readonly term: Term; readonly result: R }
+  | {
+      readonly kind: 'notApplied';
+      readonly reason: 'notLeader' | 'overloaded' | 'tooLarge' | 'transferring' | 'closed' | 'overwritten';
+    }
+  | { readonly kind: 'unknown'; readonly reason: 'steppedDown' | 'snapshotInstalled' | 'closed' };
+
+/** `ready`: the state machine has applied all a linearizable read must see. */
+export type ReadOutcome =
+  | {
+      readonly kind: 'ready';
+      readonly index: LogIndex;
+      /**
+       * Call after the read and before answering: false when a lease has run out meanwhile; then
+       * ask again. Always true for a read confirmed by a round.
+       */
+      readonly stillValid: () => boolean;
+    }
+  | { readonly kind: 'notReady'; readonly reason: 'notLeader' | 'overloaded' | 'noQuorum' | 'closed' | 'restoring' };
+
+export interface Group<R> {
+  readonly id: GroupId;
+  readonly replica: ReplicaId;
+  readonly isLeader: boolean;
+  readonly term: Term;
+  /** The node that leads, as far as this replica knows. */
+  readonly leaderNode: NodeId | undefined;
+  readonly appliedIndex: LogIndex;
+  /** Monotonic ms (of the node's clock) at which this replica last knew itself caught up with its
+   *  leader's commit index; bounds the age of a stale read. */
+  readonly caughtUpAtMs: number;
+  /** `done` is called exactly once, never synchronously. The bytes are the entry's payload. */
+  propose(data: Uint8Array, done: (outcome: ProposeOutcome<R>) => void): void;
+  /** Works on leader and follower. `done` is called exactly once. */
+  readIndex(options: { readonly lease: boolean }, done: (outcome: ReadOutcome) => void): void;
+  changeMembership(change: MembershipChange, done: (outcome: ProposeOutcome<undefined>) => void): void;
+  transferLeadership(to: ReplicaId): boolean;
+  status(): RaftStatus;
+}

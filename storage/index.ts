@@ -1,0 +1,2 @@
+export * from './engine.js';
+export * from './raft-log/raft-log.js';
