@@ -1,0 +1,252 @@
+/**
+ * The shapes of the decoded messages of kv.proto, admin.proto and errors.proto; the .proto files
+ * document every field. A test compares these lists with the .proto files, so they cannot drift.
+ *
+ * A message that was decoded has every scalar (the default if it was not sent) and `null` for a
+ * message, oneof member or optional field that was not sent; one that is to be encoded may leave
+ * anything out. Decoded bytes alias the received buffer: copy what outlives the request.
+ */
+
+type Optional<T> = T | null | undefined;
+
+/** Kinds of read, as numbered in kv.proto. */
+export const ReadLevel = { LINEARIZABLE: 0, LEASE: 1, STALE: 2 } as const;
+
+/** What a failed write may have done, as numbered in errors.proto. */
+export const OutcomeCode = { NOT_APPLIED: 0, UNKNOWN: 1 } as const;
+
+export interface SessionMessage {
+  clientId: Uint8Array;
+  sequence: number;
+  firstUnacknowledged?: number;
+  notAfterMs?: number;
+}
+
+export interface RequestHeader {
+  mapVersion?: number;
+  redirect?: boolean;
+}
+
+export interface ReplyHeader {
+  mapVersion?: number;
+  logTimeMs?: number;
+}
+
+export interface KeyValueMessage {
+  key: Uint8Array;
+  value: Uint8Array;
+  revision: number;
+  expiresAtMs: number;
+}
+
+export interface GetRequest {
+  header?: Optional<RequestHeader>;
+  key: Uint8Array;
+  level?: number;
+  maxStalenessMs?: number;
+}
+
+export interface GetReply {
+  header?: Optional<ReplyHeader>;
+  found: boolean;
+  kv?: Optional<KeyValueMessage>;
+}
+
+export interface PutRequest {
+  header?: Optional<RequestHeader>;
+  session?: Optional<SessionMessage>;
+  key: Uint8Array;
+  value: Uint8Array;
+  ttlMs?: number;
+  ifAbsent?: boolean;
+  ifRevision?: Optional<number>;
+  returnPrevious?: boolean;
+}
+
+export interface PutReply {
+  header?: Optional<ReplyHeader>;
+  applied: boolean;
+  revision: number;
+  previous?: Optional<KeyValueMessage>;
+}
+
+export interface DeleteRequest {
+  header?: Optional<RequestHeader>;
+  session?: Optional<SessionMessage>;
+  key: Uint8Array;
+  ifRevision?: Optional<number>;
+  returnPrevious?: boolean;
+}
+
+export interface DeleteReply {
+  header?: Optional<ReplyHeader>;
+  applied: boolean;
+  existed: boolean;
+  revision: number;
+  previous?: Optional<KeyValueMessage>;
+}
+
+export interface IncrementRequest {
+  header?: Optional<RequestHeader>;
+  session?: Optional<SessionMessage>;
+  key: Uint8Array;
+  delta: number;
+  ttlMs?: number;
+}
+
+export interface IncrementReply {
+  header?: Optional<ReplyHeader>;
+  value: number;
+  revision: number;
+}
+
+export interface CompareMessage {
+  key: Uint8Array;
+  exists?: Optional<boolean>;
+  revision?: Optional<number>;
+  value?: Optional<Uint8Array>;
+  /** Which one was sent; set on decoded messages only. */
+  readonly condition?: 'exists' | 'revision' | 'value' | undefined;
+}
+
+export interface OperationMessage {
+  get?: Optional<GetRequest>;
+  put?: Optional<PutRequest>;
+  delete?: Optional<DeleteRequest>;
+  increment?: Optional<IncrementRequest>;
+  /** Which one was sent; set on decoded messages only. */
+  readonly operation?: 'get' | 'put' | 'delete' | 'increment' | undefined;
+}
+
+export interface OperationResultMessage {
+  get?: Optional<GetReply>;
+  put?: Optional<PutReply>;
+  delete?: Optional<DeleteReply>;
+  increment?: Optional<IncrementReply>;
+  error?: Optional<ErrorDetail>;
+  readonly result?: 'get' | 'put' | 'delete' | 'increment' | 'error' | undefined;
+}
+
+export interface TxnRequest {
+  header?: Optional<RequestHeader>;
+  session?: Optional<SessionMessage>;
+  compare?: CompareMessage[];
+  then?: OperationMessage[];
+  else?: OperationMessage[];
+}
+
+export interface TxnReply {
+  header?: Optional<ReplyHeader>;
+  succeeded: boolean;
+  results?: OperationResultMessage[];
+  revision: number;
+}
+
+export interface BatchRequest {
+  header?: Optional<RequestHeader>;
+  id?: number;
+  operations?: OperationMessage[];
+  timeoutMs?: number;
+}
+
+export interface BatchReply {
+  header?: Optional<ReplyHeader>;
+  id?: number;
+  results?: OperationResultMessage[];
+}
+
+export interface ScanRequest {
+  header?: Optional<RequestHeader>;
+  prefix?: Uint8Array;
+  slot?: Optional<number>;
+  cursor?: Uint8Array;
+  limit?: number;
+  pageBytes?: number;
+  level?: number;
+  maxStalenessMs?: number;
+  keysOnly?: boolean;
+}
+
+export interface ScanReply {
+  header?: Optional<ReplyHeader>;
+  kvs?: KeyValueMessage[];
+  cursor?: Uint8Array;
+  done?: boolean;
+}
+
+export interface ErrorDetail {
+  code: string;
+  outcome: number;
+  message: string;
+  leaderNode?: number;
+  leaderAddress?: string;
+  mapVersion?: number;
+  retryAfterMs?: number;
+  limit?: number;
+  size?: number;
+}
+
+export interface StatusRequest {
+  readonly reserved?: never;
+}
+
+export interface GroupStatusMessage {
+  groupId: number;
+  kind: string;
+  replicaId: number;
+  role: string;
+  term: number;
+  leaderNode: number;
+  leaderAddress: string;
+  firstIndex: number;
+  lastIndex: number;
+  commitIndex: number;
+  appliedIndex: number;
+  voters: number[];
+  learners: number[];
+  slots: number;
+  keys: number;
+  restoring: boolean;
+}
+
+export interface PeerStatusMessage {
+  nodeId: number;
+  peerAddress: string;
+  clientAddress: string;
+  connected: boolean;
+  roundTripUs: number;
+}
+
+export interface StatusReply {
+  clusterId: string;
+  nodeId: number;
+  version: string;
+  uptimeMs: number;
+  clientAddress: string;
+  peerAddress: string;
+  groups: GroupStatusMessage[];
+  peers: PeerStatusMessage[];
+  rssBytes: number;
+  raftLogBytes: number;
+  diskFreeBytes: number;
+  diskFull: boolean;
+}
+
+export interface TransferLeaderRequest {
+  groupId: number;
+  toReplica?: number;
+}
+
+export interface TransferLeaderReply {
+  leaderNode: number;
+}
+
+export interface ReplicaHashRequest {
+  groupId: number;
+}
+
+export interface ReplicaHashReply {
+  appliedIndex: number;
+  hash: string;
+  keys: number;
+}
