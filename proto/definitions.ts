@@ -42,7 +42,8 @@ function load(): protobuf.Root {
       ? target
       : join(protoFolder, target);
   root.loadSync([...protoFiles, 'google/rpc/status.proto']);
-  return root.resolveAll();
+  root.resolveAll();
+  return root;
 }
 
 const root = load();

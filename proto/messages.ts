@@ -165,6 +165,7 @@ export interface ScanRequest {
   level?: number;
   maxStalenessMs?: number;
   keysOnly?: boolean;
+  afterKey?: Uint8Array;
 }
 
 export interface ScanReply {

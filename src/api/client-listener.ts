@@ -1,0 +1,106 @@
+/**
+ * The client port: one HTTP/2 server, two doors behind it. Unary KV calls go the short way, all
+ * else through grpc-js.
+ */
+import { createServer, type Http2Server, type Http2Session } from 'node:http2';
+import type { AddressInfo } from 'node:net';
+import type { GrpcDoor } from './grpc-door.js';
+import type { UnaryDoor } from './unary-door.js';
+import type { UnaryMethods } from './unary.js';
+
+export interface ClientListenerOptions {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  readonly unaryDoor: UnaryDoor;
+  /** Served by the unary door; an empty map sends everything through grpc-js. */
+  readonly unaryMethods: UnaryMethods;
+  readonly grpcDoor: GrpcDoor;
+}
+
+export class ClientListener {
+  private readonly server: Http2Server;
+  private readonly sessions = new Set<Http2Session>();
+  private readonly options: ClientListenerOptions;
+
+  private constructor(options: ClientListenerOptions) {
+    this.options = options;
+    this.server = createServer({
+      settings: {
+        initialWindowSize: 1024 * 1024,
+        maxConcurrentStreams: options.unaryDoor.limits.streamsMax,
+      },
+      // MiB that nghttp2 may hold for one connection; above it new streams are refused.
+      maxSessionMemory: 128,
+    });
+    this.accept();
+  }
+
+  /** Listens. Rejects when the port is taken, with the address and the remedy in the message. */
+  static async open(options: ClientListenerOptions): Promise<ClientListener> {
+    const listener = new ClientListener(options);
+    await listener.listen();
+    return listener;
+  }
+
+  get port(): number {
+    // A TCP server that listens has an AddressInfo, never a path.
+    return (this.server.address() as AddressInfo).port;
+  }
+
+  get connections(): number {
+    return this.sessions.size;
+  }
+
+  /** Stops listening, lets calls in flight end for `graceMs`, then cuts the rest. */
+  async close(graceMs: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const cancel = this.options.unaryDoor.clock.after(graceMs, () => {
+        for (const session of this.sessions) session.destroy();
+      });
+      this.server.close(() => {
+        cancel();
+        resolve();
+      });
+      for (const session of this.sessions) session.close();
+    });
+    this.options.grpcDoor.close();
+  }
+
+  private accept(): void {
+    const { unaryDoor, unaryMethods, grpcDoor } = this.options;
+    this.server.on('session', (session) => {
+      this.sessions.add(session);
+      session.setLocalWindowSize(8 * 1024 * 1024);
+      session.on('error', () => {
+        // A broken connection; its calls end through their streams.
+      });
+      session.on('close', () => {
+        this.sessions.delete(session);
+      });
+    });
+    this.server.on('stream', (stream, headers) => {
+      const method = unaryMethods.get(headers[':path'] ?? '');
+      if (method === undefined) grpcDoor.accept(stream, headers);
+      else unaryDoor.accept(stream, headers, method);
+    });
+  }
+
+  private listen(): Promise<void> {
+    const { host, port } = this.options;
+    return new Promise((resolve, reject) => {
+      this.server.once('error', (error: NodeJS.ErrnoException) => {
+        reject(error.code === 'EADDRINUSE' ? portInUse(host, port, error) : error);
+      });
+      this.server.listen({ host, port, backlog: 1024 }, resolve);
+    });
+  }
+}
+
+function portInUse(host: string, port: number, cause: Error): Error {
+  return new Error(
+    `client address ${host}:${port} is in use by another process: ` +
+      'stop it, or choose another port with --client-address',
+    { cause },
+  );
+}

@@ -1,0 +1,55 @@
+/**
+ * Deadlines of all calls in flight on this node, watched by one timer: a timer per call would cost
+ * more than the call. Resolution 10 ms; a deadline fires late by up to that, never early.
+ */
+import type { Cancel, Clock } from '../observe/clock.js';
+
+const resolutionMs = 10;
+
+/** A wait with an end. `expire` is called at most once, and not after the wait was left. */
+export interface Expiring {
+  /** Monotonic ms of the node's clock. */
+  readonly deadlineMs: number;
+  expire(): void;
+}
+
+export class Deadlines {
+  private readonly waiting = new Set<Expiring>();
+  private readonly stop: Cancel;
+  private readonly clock: Clock;
+
+  constructor(clock: Clock) {
+    this.clock = clock;
+    this.stop = clock.every(resolutionMs, () => {
+      this.expireDue();
+    });
+  }
+
+  /** Begins to watch. The owner calls `leave` when its wait is over. */
+  enter(wait: Expiring): void {
+    this.waiting.add(wait);
+  }
+
+  leave(wait: Expiring): void {
+    this.waiting.delete(wait);
+  }
+
+  get size(): number {
+    return this.waiting.size;
+  }
+
+  close(): void {
+    this.stop();
+    this.waiting.clear();
+  }
+
+  private expireDue(): void {
+    if (this.waiting.size === 0) return;
+    const now = this.clock.monotonicMs();
+    for (const wait of this.waiting) {
+      if (wait.deadlineMs > now) continue;
+      this.waiting.delete(wait);
+      wait.expire();
+    }
+  }
+}

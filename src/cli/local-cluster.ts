@@ -1,0 +1,259 @@
+/**
+ * A cluster of node processes on this machine: for `quorate dev`, the demo, the tests and the
+ * benchmark. Every node is a real process with its own data directory and ports.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { mkdirSync, openSync, closeSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { extname, join } from 'node:path';
+import { once } from 'node:events';
+import type { StatusReply } from '../../proto/messages.js';
+import { QuorateClient } from '../client/index.js';
+
+const host = '127.0.0.1';
+/** Each node takes three ports in a row: client, peer, HTTP; nodes are ten apart. */
+const portStep = 10;
+const pollMs = 50;
+
+export interface LocalNode {
+  readonly node: number;
+  readonly clientAddress: string;
+  readonly peerAddress: string;
+  readonly httpAddress: string;
+  readonly directory: string;
+  /** What the process wrote to standard error: its log. */
+  readonly logFile: string;
+}
+
+export interface LocalClusterOptions {
+  readonly nodes: number;
+  /** Data directories go below it; created if missing. */
+  readonly directory: string;
+  /** First client port; 0: any free ports. */
+  readonly basePort: number;
+  /** Options for every node, by flag: { 'tick-ms': '10' }. */
+  readonly flags?: Readonly<Record<string, string>>;
+  /** More arguments for node itself, e.g. --cpu-prof. */
+  readonly execArguments?: readonly string[];
+}
+
+/** Throws when a node stops by itself: the end of its log is in the message. */
+export class LocalCluster {
+  readonly nodes: readonly LocalNode[];
+  private readonly options: LocalClusterOptions;
+  private readonly processes = new Map<number, ChildProcess>();
+  private readonly client: QuorateClient;
+
+  private constructor(nodes: readonly LocalNode[], options: LocalClusterOptions) {
+    this.nodes = nodes;
+    this.options = options;
+    this.client = new QuorateClient({ endpoints: nodes.map((node) => node.clientAddress) });
+  }
+
+  /** Starts every node; resolves when all answer and every group has a leader. */
+  static async start(options: LocalClusterOptions): Promise<LocalCluster> {
+    const cluster = await LocalCluster.prepare(options);
+    for (const { node } of cluster.nodes) cluster.startNode(node);
+    try {
+      await cluster.waitUntilReady(30_000);
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
+    return cluster;
+  }
+
+  /** Chooses ports and directories, and starts nothing. */
+  static async prepare(options: LocalClusterOptions): Promise<LocalCluster> {
+    const nodes: LocalNode[] = [];
+    for (let node = 1; node <= options.nodes; node++) {
+      const base = options.basePort === 0 ? 0 : options.basePort + (node - 1) * portStep;
+      const ports = base === 0 ? await freePorts(3) : [base, base + 1, base + 2];
+      const directory = join(options.directory, `node-${node}`);
+      mkdirSync(directory, { recursive: true });
+      const [client, peer, http] = ports.map((port) => `${host}:${port}`);
+      nodes.push({
+        node,
+        clientAddress: client ?? '',
+        peerAddress: peer ?? '',
+        httpAddress: http ?? '',
+        directory,
+        logFile: join(options.directory, `node-${node}.log`),
+      });
+    }
+    return new LocalCluster(nodes, options);
+  }
+
+  get endpoints(): readonly string[] {
+    return this.nodes.map((node) => node.clientAddress);
+  }
+
+  node(id: number): LocalNode {
+    const found = this.nodes.find((node) => node.node === id);
+    if (found === undefined) throw new RangeError(`no node ${id}: there are ${this.nodes.length}`);
+    return found;
+  }
+
+  pid(id: number): number | undefined {
+    return this.processes.get(id)?.pid;
+  }
+
+  /** Starts the process of a node; its data directory is as it was left. */
+  startNode(id: number, extraFlags: Readonly<Record<string, string>> = {}): ChildProcess {
+    const node = this.node(id);
+    const log = openSync(node.logFile, 'a');
+    const child = spawn(
+      process.execPath,
+      [...(this.options.execArguments ?? process.execArgv), mainFile(), ...this.argumentsOf(node, extraFlags)],
+      { stdio: ['ignore', 'ignore', log] },
+    );
+    closeSync(log);
+    this.processes.set(id, child);
+    return child;
+  }
+
+  /** SIGKILL: no chance to flush or say goodbye. Resolves when the process is gone. */
+  kill(id: number): Promise<void> {
+    return this.end(id, 'SIGKILL');
+  }
+
+  /** SIGTERM: the node hands over and closes. Resolves when the process is gone. */
+  terminate(id: number): Promise<void> {
+    return this.end(id, 'SIGTERM');
+  }
+
+  /** Stops every process that still runs, gently first. */
+  async stop(): Promise<void> {
+    await Promise.all([...this.processes.keys()].map((id) => this.terminate(id)));
+    this.client.close();
+  }
+
+  async status(id: number): Promise<StatusReply | undefined> {
+    try {
+      return await this.client.status(this.node(id).clientAddress, { timeoutMs: 2000 });
+    } catch {
+      // Not up (yet, or any more): that is an answer here.
+      return undefined;
+    }
+  }
+
+  /** The node that leads a group, as it says itself; undefined while there is none. */
+  async leader(group: number): Promise<number | undefined> {
+    const replies = await Promise.all(this.nodes.map((node) => this.status(node.node)));
+    let best: { node: number; term: number } | undefined;
+    for (const reply of replies) {
+      const found = reply?.groups.find((status) => status.groupId === group && status.role === 'leader');
+      if (reply === undefined || found === undefined) continue;
+      if (best === undefined || found.term > best.term) best = { node: reply.nodeId, term: found.term };
+    }
+    return best?.node;
+  }
+
+  /** Waits until `done` says so. Rejects at the deadline with `what` and each node's state. */
+  async waitFor(what: string, timeoutMs: number, done: () => Promise<boolean>): Promise<void> {
+    const deadline = performance.now() + timeoutMs;
+    while (!(await done())) {
+      this.assertRunning();
+      if (performance.now() > deadline) {
+        throw new Error(`${what}: not within ${timeoutMs} ms\n${await this.describe()}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, pollMs));
+    }
+  }
+
+  /** Every running node answers and every group has a leader. */
+  waitUntilReady(timeoutMs: number): Promise<void> {
+    return this.waitFor('cluster ready', timeoutMs, async () => {
+      const replies = await Promise.all([...this.processes.keys()].map((id) => this.status(id)));
+      const groups = new Set(replies.flatMap((reply) => reply?.groups.map((group) => group.groupId) ?? []));
+      const led = await Promise.all([...groups].map((group) => this.leader(group)));
+      return groups.size > 0 && replies.every((reply) => reply !== undefined) && led.every((leader) => leader !== undefined);
+    });
+  }
+
+  /** The last lines of a node's log. */
+  logTail(id: number, lines = 10): string {
+    return readFileSync(this.node(id).logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+  }
+
+  private async end(id: number, signal: NodeJS.Signals): Promise<void> {
+    const child = this.processes.get(id);
+    this.processes.delete(id);
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill(signal);
+    // A node that does not stop when asked is not waited for longer than this.
+    const timer = setTimeout(() => child.kill('SIGKILL'), 10_000);
+    await gone;
+    clearTimeout(timer);
+  }
+
+  private assertRunning(): void {
+    for (const [id, child] of this.processes) {
+      if (child.exitCode === null) continue;
+      throw new Error(`node ${id} stopped with exit code ${child.exitCode}:\n${this.logTail(id)}`);
+    }
+  }
+
+  private argumentsOf(node: LocalNode, extraFlags: Readonly<Record<string, string>>): string[] {
+    const flags: Record<string, string> = {
+      'cluster-id': 'local',
+      'node-id': String(node.node),
+      'data-directory': node.directory,
+      'client-address': node.clientAddress,
+      'peer-address': node.peerAddress,
+      'http-address': node.httpAddress,
+      'initial-cluster': this.nodes
+        .map((member) => `${member.node}=${member.peerAddress}/${member.clientAddress}`)
+        .join(','),
+      ...this.options.flags,
+      ...extraFlags,
+    };
+    return Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value]);
+  }
+
+  private async describe(): Promise<string> {
+    const lines = await Promise.all(
+      this.nodes.map(async ({ node }) => {
+        const reply = await this.status(node);
+        const groups = reply?.groups.map(
+          (group) => `group ${group.groupId} ${group.role} term ${group.term} applied ${group.appliedIndex}`,
+        );
+        return `node ${node}: ${groups?.join('; ') ?? 'no answer'}`;
+      }),
+    );
+    return lines.join('\n');
+  }
+}
+
+/** The server's entry beside this file, compiled or not. */
+function mainFile(): string {
+  return join(import.meta.dirname, `../main${extname(import.meta.filename)}`);
+}
+
+/** Ports that were free a moment ago, all different. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, host));
+  await Promise.all(servers.map((server) => once(server, 'listening')));
+  const ports = servers.map((server) => {
+    const address = server.address();
+    return typeof address === 'object' && address !== null ? address.port : 0;
+  });
+  await Promise.all(servers.map((server) => once(server.close(), 'close')));
+  return ports;
+}
+
+/** Is the port free on loopback at this moment? */
+export async function isPortFree(port: number): Promise<boolean> {
+  const server = createServer();
+  return new Promise((resolve) => {
+    server.once('error', () => {
+      resolve(false);
+    });
+    server.listen(port, host, () => {
+      server.close(() => {
+        resolve(true);
+      });
+    });
+  });
+}

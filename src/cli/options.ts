@@ -1,0 +1,73 @@
+/** Options that many commands share, and how their text is read. */
+import type { Command } from 'commander';
+import { QuorateClient } from '../client/index.js';
+import { ReadLevel } from '../../proto/messages.js';
+import { parseAddress } from '../config/address.js';
+import { UsageError, type OutputForm } from './output.js';
+
+export const defaultEndpoint = '127.0.0.1:7400';
+
+export interface ClientFlags {
+  readonly endpoints: string;
+  readonly timeout: string;
+  readonly output: OutputForm;
+}
+
+/** Adds --endpoints, --timeout and -o to a command. */
+export function withClientFlags(command: Command): Command {
+  return command
+    .option('-e, --endpoints <list>', 'client addresses, separated by commas (or QUORATE_ENDPOINTS)',
+      process.env['QUORATE_ENDPOINTS'] ?? defaultEndpoint)
+    .option('--timeout <ms>', 'milliseconds for one operation with its retries, up to 45000', '10000')
+    .option('-o, --output <form>', 'table or json', parseForm, 'table');
+}
+
+function parseForm(text: string): OutputForm {
+  if (text === 'table' || text === 'json') return text;
+  throw new UsageError(`-o must be table or json, got '${text}'`);
+}
+
+export function endpointsOf(text: string): readonly string[] {
+  const endpoints = text.split(',').map((part) => part.trim());
+  for (const endpoint of endpoints) {
+    if (parseAddress(endpoint) === undefined) {
+      throw new UsageError(`--endpoints: '${endpoint}' is not host:port (e.g. ${defaultEndpoint})`);
+    }
+  }
+  return endpoints;
+}
+
+/** Runs with a client and closes it afterwards, whatever happens. */
+export async function withClient<T>(flags: ClientFlags, run: (client: QuorateClient) => Promise<T>): Promise<T> {
+  const client = new QuorateClient({
+    endpoints: endpointsOf(flags.endpoints),
+    timeoutMs: parseInteger('--timeout', flags.timeout, 1, 45_000),
+  });
+  try {
+    return await run(client);
+  } finally {
+    client.close();
+  }
+}
+
+export function parseInteger(name: string, text: string, min: number, max: number): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isSafeInteger(value) || value < min || value > max) {
+    throw new UsageError(`${name} must be an integer from ${min} to ${max}, got '${text}'`);
+  }
+  return value;
+}
+
+const levels: Readonly<Record<string, number>> = {
+  linearizable: ReadLevel.LINEARIZABLE,
+  lease: ReadLevel.LEASE,
+  stale: ReadLevel.STALE,
+};
+
+export function parseLevel(text: string): number {
+  const level = levels[text];
+  if (level === undefined) {
+    throw new UsageError(`--level must be one of ${Object.keys(levels).join(', ')}, got '${text}'`);
+  }
+  return level;
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env node
+/** The command line: one program for servers, operators and users. */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { runDemo } from './demo.js';
+import { devCommand } from './dev.js';
+import { kvCommand } from './kv-commands.js';
+import { parseInteger } from './options.js';
+import { ExitCode, reportError } from './output.js';
+import { serverCommand } from './server-command.js';
+import { statusCommand } from './status-command.js';
+import { findUp } from './find-up.js';
+
+function demoCommand(): Command {
+  return new Command('demo')
+    .description('a local cluster loads real records, loses its leader, loses nothing')
+    .option('--keep', 'keep serving until Ctrl-C')
+    .option('--nodes <n>', 'how many nodes', '3')
+    .action((flags: { keep?: boolean; nodes: string }) =>
+      runDemo({ keep: flags.keep ?? false, nodes: parseInteger('--nodes', flags.nodes, 1, 9) }),
+    );
+}
+
+function version(): string {
+  const fields: unknown = JSON.parse(readFileSync(findUp('package.json'), 'utf8'));
+  return typeof fields === 'object' && fields !== null && 'version' in fields ? String(fields.version) : '';
+}
+
+function program(): Command {
+  return new Command('quorate')
+    .description('A sharded, Raft-replicated, linearizable key-value service.')
+    .version(version())
+    .addHelpText('after', '\nExit codes: 0 ok, 1 error, 2 usage, 3 unhealthy, 4 unknown outcome of a write.')
+    .addCommand(demoCommand())
+    .addCommand(devCommand())
+    .addCommand(serverCommand())
+    .addCommand(statusCommand())
+    .addCommand(kvCommand())
+    .showHelpAfterError('(--help shows how)');
+}
+
+function exitOnUsage(command: Command): void {
+  command.exitOverride();
+  for (const sub of command.commands) exitOnUsage(sub);
+}
+
+async function main(): Promise<void> {
+  const command = program();
+  exitOnUsage(command);
+  try {
+    await command.parseAsync();
+  } catch (error) {
+    // Commander has printed usage or help already.
+    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? ExitCode.ok : ExitCode.usage;
+    else process.exitCode = reportError(error);
+  }
+}
+
+// A reader that went away (`quorate kv scan | head`) is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(ExitCode.ok);
+});
+
+await main();

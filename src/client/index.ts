@@ -1,0 +1,5 @@
+/** The package's main export: what a program that uses Quorate needs. */
+export { QuorateClient, type ClientOptions, type OperationOptions } from './quorate-client.js';
+export { KvError, type ErrorCode, type Outcome } from '../errors.js';
+export { ReadLevel } from '../../proto/messages.js';
+export type * from '../../proto/messages.js';

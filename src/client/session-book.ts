@@ -1,0 +1,50 @@
+/**
+ * Exactly-once bookkeeping of one client process: a sequence for every write, and the lowest one
+ * that is not finished, which lets the server drop records.
+ */
+import { randomBytes } from 'node:crypto';
+import type { SessionMessage } from '../../proto/messages.js';
+
+/** How long after its first attempt a write may still be carried out, by the server's log time. */
+const lifetimeMs = 50_000;
+
+export class SessionBook {
+  /** 16 random bytes, one value for the life of this process: never stored, never used again. */
+  private readonly clientId = randomBytes(16);
+  private next = 1;
+  private readonly open = new Set<number>();
+  private logTimeMs = 0;
+  private learnedAtMs = 0;
+
+  /** False until a reply has told the server's log time: `begin` needs it. */
+  get knowsLogTime(): boolean {
+    return this.logTimeMs > 0;
+  }
+
+  /** Takes the log time out of a reply's header. */
+  learn(logTimeMs: number | undefined): void {
+    if (logTimeMs === undefined || logTimeMs <= this.logTimeMs) return;
+    this.logTimeMs = logTimeMs;
+    this.learnedAtMs = performance.now();
+  }
+
+  /** The session of a new write: the same object goes with every attempt at it. */
+  begin(): SessionMessage {
+    const sequence = this.next++;
+    this.open.add(sequence);
+    const first = this.open.values().next().value ?? sequence;
+    const serverNow = this.logTimeMs + (performance.now() - this.learnedAtMs);
+    return {
+      clientId: this.clientId,
+      sequence,
+      // Sets keep insertion order, and sequences are handed out in order: the first is the lowest.
+      firstUnacknowledged: first,
+      notAfterMs: Math.floor(serverNow + lifetimeMs),
+    };
+  }
+
+  /** The write is finished, one way or another: nobody will retry it. */
+  end(session: SessionMessage): void {
+    this.open.delete(session.sequence);
+  }
+}
