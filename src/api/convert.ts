@@ -71,7 +71,9 @@ export function sessionOf(message: SessionMessage | null | undefined): Session |
   if (message === null || message === undefined) return undefined;
   const { clientId, sequence, firstUnacknowledged = 0, notAfterMs = 0 } = message;
   if (clientId.byteLength !== clientIdBytes) {
-    throw invalid(`session.client_id must be ${clientIdBytes} random bytes, got ${clientId.byteLength}`);
+    throw invalid(
+      `session.client_id must be ${clientIdBytes} random bytes, got ${clientId.byteLength}`,
+    );
   }
   checkCount('session.sequence', sequence);
   checkCount('session.first_unacknowledged', firstUnacknowledged);
@@ -85,7 +87,10 @@ export function sessionOf(message: SessionMessage | null | undefined): Session |
   return { clientId, sequence, firstUnacknowledged, notAfterMs };
 }
 
-function conditionOf(ifAbsent: boolean | undefined, ifRevision: number | null | undefined): Condition {
+function conditionOf(
+  ifAbsent: boolean | undefined,
+  ifRevision: number | null | undefined,
+): Condition {
   const revision = ifRevision ?? undefined;
   if (ifAbsent === true && revision !== undefined) {
     throw invalid('if_absent and if_revision exclude each other: send one of them');
@@ -169,7 +174,8 @@ export function transactionOf(request: TxnRequest, limits: ApiLimits): Transacti
   const whenFalse = (request.else ?? []).map((each) => operationOf(each, limits));
   const length = compare.length + whenTrue.length + whenFalse.length;
   if (length === 0) throw invalid('the transaction is empty: give compare, then or else');
-  if (length > limits.batchLengthMax) throw overLimit('number of operations', length, limits.batchLengthMax);
+  if (length > limits.batchLengthMax)
+    throw overLimit('number of operations', length, limits.batchLengthMax);
   return { kind: 'transaction', compare, then: whenTrue, else: whenFalse };
 }
 
@@ -178,18 +184,32 @@ export function transactionKeys(transaction: Transaction): Uint8Array[] {
   return [...transaction.compare, ...transaction.then, ...transaction.else].map((each) => each.key);
 }
 
-
 export function getReply(kv: KeyValue | undefined, header: ReplyHeader): GetReply {
   return kv === undefined ? { header, found: false } : { header, found: true, kv };
 }
 
 /** A result inside the reply to a batch or transaction. */
-export function resultMessage(result: OperationResult, header: ReplyHeader | undefined): OperationResultMessage {
+export function resultMessage(
+  result: OperationResult,
+  header: ReplyHeader | undefined,
+): OperationResultMessage {
   switch (result.kind) {
     case 'get':
-      return { get: result.kv === undefined ? { header, found: false } : { header, found: true, kv: result.kv } };
+      return {
+        get:
+          result.kv === undefined
+            ? { header, found: false }
+            : { header, found: true, kv: result.kv },
+      };
     case 'put':
-      return { put: { header, applied: result.applied, revision: result.revision, previous: result.previous } };
+      return {
+        put: {
+          header,
+          applied: result.applied,
+          revision: result.revision,
+          previous: result.previous,
+        },
+      };
     case 'delete':
       return {
         delete: {
@@ -205,11 +225,14 @@ export function resultMessage(result: OperationResult, header: ReplyHeader | und
   }
 }
 
-const refusals: Readonly<Record<Refusal, { code: KvError['code']; outcome: KvError['outcome']; message: string }>> = {
+const refusals: Readonly<
+  Record<Refusal, { code: KvError['code']; outcome: KvError['outcome']; message: string }>
+> = {
   wrongShard: {
     code: 'KV_WRONG_SHARD',
     outcome: 'notApplied',
-    message: 'the slot of this key is not owned by this shard: ask for the slot map and go to its owner',
+    message:
+      'the slot of this key is not owned by this shard: ask for the slot map and go to its owner',
   },
   notInteger: {
     code: 'KV_NOT_INTEGER',
@@ -224,12 +247,14 @@ const refusals: Readonly<Record<Refusal, { code: KvError['code']; outcome: KvErr
   sessionExpired: {
     code: 'KV_SESSION_EXPIRED',
     outcome: 'unknown',
-    message: 'this write came after its not_after time: an earlier attempt may have been applied; read to find out',
+    message:
+      'this write came after its not_after time: an earlier attempt may have been applied; read to find out',
   },
   sessionForgotten: {
     code: 'KV_SESSION_FORGOTTEN',
     outcome: 'unknown',
-    message: "this sequence is below the client's first_unacknowledged: its record was dropped; read to find out",
+    message:
+      "this sequence is below the client's first_unacknowledged: its record was dropped; read to find out",
   },
   sessionMismatch: {
     code: 'KV_SESSION_MISMATCH',

@@ -5,7 +5,13 @@
  * It never sends twice: when the connection breaks after the bytes may have left, a write's outcome
  * is unknown (rule D04).
  */
-import { connect, constants, type ClientHttp2Session, type ClientHttp2Stream, type IncomingHttpHeaders } from 'node:http2';
+import {
+  connect,
+  constants,
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  type IncomingHttpHeaders,
+} from 'node:http2';
 import { codecOf } from '../../proto/definitions.js';
 import { OutcomeCode, type ErrorDetail } from '../../proto/messages.js';
 import { KvError, type ErrorCode } from '../errors.js';
@@ -59,10 +65,15 @@ export class Forwarder {
     // Also when the connection is only being made: it may come up any moment, and a deadline that
     // passes then must not promise that nothing happened.
     call.mayHaveApplied = true;
-    new ForwardedCall(stream, () => link.connected, address, (error, reply) => {
-      if (error?.outcome === 'notApplied') call.mayHaveApplied = false;
-      done(error, reply);
-    });
+    new ForwardedCall(
+      stream,
+      () => link.connected,
+      address,
+      (error, reply) => {
+        if (error?.outcome === 'notApplied') call.mayHaveApplied = false;
+        done(error, reply);
+      },
+    );
     stream.end(frameMessage(request));
   }
 
@@ -105,7 +116,12 @@ class ForwardedCall {
   private readonly address: string;
   private readonly done: UnaryDone;
 
-  constructor(stream: ClientHttp2Stream, mayHaveLeft: () => boolean, address: string, done: UnaryDone) {
+  constructor(
+    stream: ClientHttp2Stream,
+    mayHaveLeft: () => boolean,
+    address: string,
+    done: UnaryDone,
+  ) {
     this.mayHaveLeft = mayHaveLeft;
     this.address = address;
     this.done = done;
@@ -173,7 +189,10 @@ function errorOf(status: IncomingHttpHeaders): KvError {
   const detail = typeof header === 'string' ? decodeDetail(header) : undefined;
   if (detail === undefined) {
     const deadline = Number(status['grpc-status']) === deadlineStatus;
-    return new KvError(message, { code: deadline ? 'KV_DEADLINE' : 'KV_INTERNAL', outcome: 'unknown' });
+    return new KvError(message, {
+      code: deadline ? 'KV_DEADLINE' : 'KV_INTERNAL',
+      outcome: 'unknown',
+    });
   }
   return new KvError(detail.message, {
     // The peer runs this same table of codes; an unknown one still reaches the client as it is.

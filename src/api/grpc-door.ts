@@ -51,7 +51,9 @@ export class GrpcDoor {
       return this.session;
     }
     const [inside, outside] = duplexPair();
-    this.server.createConnectionInjector(ServerCredentials.createInsecure()).injectConnection(inside);
+    this.server
+      .createConnectionInjector(ServerCredentials.createInsecure())
+      .injectConnection(inside);
     const session = connect('http://localhost', {
       createConnection: () => outside,
       settings: { initialWindowSize: 1024 * 1024 },
@@ -95,7 +97,8 @@ function passEnd(inner: ClientHttp2Stream, stream: ServerHttp2Stream): void {
     // 'close' follows.
   });
   inner.on('error', () => {
-    if (!stream.headersSent && !stream.destroyed) stream.respond(unavailableTrailers, { endStream: true });
+    if (!stream.headersSent && !stream.destroyed)
+      stream.respond(unavailableTrailers, { endStream: true });
   });
   inner.on('close', () => {
     if (stream.closed || stream.destroyed || stream.writableEnded) return;

@@ -55,10 +55,13 @@ export function parseTimeoutMs(header: string | undefined): number | undefined {
   const match = /^(\d{1,8})([HMSmun])$/.exec(header);
   const unit = unitMs[match?.[2] ?? ''];
   if (match === null || unit === undefined) {
-    throw new KvError(`grpc-timeout '${header}' is malformed: up to 8 digits and one of H M S m u n`, {
-      code: 'KV_INVALID',
-      outcome: 'notApplied',
-    });
+    throw new KvError(
+      `grpc-timeout '${header}' is malformed: up to 8 digits and one of H M S m u n`,
+      {
+        code: 'KV_INVALID',
+        outcome: 'notApplied',
+      },
+    );
   }
   return Number(match[1]) * unit;
 }

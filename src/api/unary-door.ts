@@ -3,7 +3,12 @@
  * is one framed message, answered by headers, one framed message and trailers with the status.
  * grpc-js spends 35-60 us of the one core a leader has on such a call, this about half.
  */
-import { constants, type Http2Session, type ServerHttp2Stream, type IncomingHttpHeaders } from 'node:http2';
+import {
+  constants,
+  type Http2Session,
+  type ServerHttp2Stream,
+  type IncomingHttpHeaders,
+} from 'node:http2';
 import { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import type { Deadlines, Expiring } from './deadlines.js';
@@ -141,7 +146,9 @@ class UnaryCall implements CallContext, Expiring {
     if (this.ended) return;
     this.bytes += chunk.byteLength;
     if (this.bytes > this.door.limits.requestBytesMax + framePrefixBytes) {
-      this.fail(tooLarge('request', this.bytes - framePrefixBytes, this.door.limits.requestBytesMax));
+      this.fail(
+        tooLarge('request', this.bytes - framePrefixBytes, this.door.limits.requestBytesMax),
+      );
       return;
     }
     if (this.first === undefined) this.first = chunk;

@@ -59,7 +59,9 @@ async function runSteps(cluster: LocalCluster, client: QuorateClient): Promise<v
   step(`killing the leader (node ${leader}) with SIGKILL`);
   const gapMs = await measureWriteGap(client, () => cluster.kill(leader));
   const next = await cluster.leader(shard);
-  console.log(`   writes were interrupted for ${pc.bold(`${Math.round(gapMs)} ms`)}; node ${next} leads now`);
+  console.log(
+    `   writes were interrupted for ${pc.bold(`${Math.round(gapMs)} ms`)}; node ${next} leads now`,
+  );
 
   step('writing more while it is gone, then reading everything again');
   await client.put({ key: Buffer.from('demo:after-kill'), value: Buffer.from('still here') });
@@ -71,7 +73,9 @@ async function runSteps(cluster: LocalCluster, client: QuorateClient): Promise<v
   await readAndCompare(client, records);
   console.log('');
   printStatus(await askAll(client, cluster.endpoints, 2000));
-  console.log(`\n${pc.green('nothing lost')}: ${records.size} records written, ${records.size} read back equal`);
+  console.log(
+    `\n${pc.green('nothing lost')}: ${records.size} records written, ${records.size} read back equal`,
+  );
 }
 
 function step(text: string): void {
@@ -116,7 +120,10 @@ async function loadWithBar(client: QuorateClient, file: string, total: number): 
   console.log(`   ${records} records, ${statSync(file).size} bytes in ${seconds.toFixed(2)} s`);
 }
 
-async function readAndCompare(client: QuorateClient, records: ReadonlyMap<string, Uint8Array>): Promise<void> {
+async function readAndCompare(
+  client: QuorateClient,
+  records: ReadonlyMap<string, Uint8Array>,
+): Promise<void> {
   const shown = bar(records.size, 'read');
   const missing: string[] = [];
   let pending: Promise<void>[] = [];
@@ -134,7 +141,8 @@ async function readAndCompare(client: QuorateClient, records: ReadonlyMap<string
   }
   await Promise.all(pending);
   shown.stop();
-  if (missing.length > 0) throw new Unhealthy(`${missing.length} records are lost or changed, first: ${missing[0]}`);
+  if (missing.length > 0)
+    throw new Unhealthy(`${missing.length} records are lost or changed, first: ${missing[0]}`);
 }
 
 /** Writes one key after another around the kill; the longest wait between two successes is the gap. */
@@ -172,7 +180,9 @@ async function restartAndCatchUp(cluster: LocalCluster, node: number): Promise<v
 
 async function freeBase(nodes: number): Promise<number> {
   for (let base = defaultBasePort; base < defaultBasePort + 1000; base += 100) {
-    const ports = Array.from({ length: nodes }, (_, n) => [0, 1, 2].map((at) => base + n * 10 + at)).flat();
+    const ports = Array.from({ length: nodes }, (_, n) =>
+      [0, 1, 2].map((at) => base + n * 10 + at),
+    ).flat();
     const free = await Promise.all(ports.map(isPortFree));
     if (free.every((yes) => yes)) return base;
   }
@@ -183,7 +193,9 @@ function printHints(cluster: LocalCluster): void {
   const list = cluster.endpoints.join(',');
   const run = 'npx quorate';
   console.log(`\nclients: ${list}`);
-  console.log(`metrics: ${cluster.nodes.map((node) => `http://${node.httpAddress}/metrics`).join(' ')}`);
+  console.log(
+    `metrics: ${cluster.nodes.map((node) => `http://${node.httpAddress}/metrics`).join(' ')}`,
+  );
   console.log('\ntry, in another terminal:');
   for (const command of [
     'status',

@@ -31,7 +31,9 @@ async function runDev(flags: DevFlags): Promise<void> {
     basePort: parseInteger('--port', flags.port, 1024, 65_000),
   });
   for (const node of cluster.nodes) {
-    console.log(`node ${node.node}: clients ${node.clientAddress}, http ${node.httpAddress}, log ${node.logFile}`);
+    console.log(
+      `node ${node.node}: clients ${node.clientAddress}, http ${node.httpAddress}, log ${node.logFile}`,
+    );
   }
   console.log(`try: npx quorate status -e ${cluster.endpoints.join(',')}\nserving until Ctrl-C`);
   await interrupted;

@@ -6,6 +6,7 @@ export function findUp(name: string): string {
   for (let folder = import.meta.dirname; ; folder = dirname(folder)) {
     const candidate = join(folder, name);
     if (existsSync(candidate)) return candidate;
-    if (dirname(folder) === folder) throw new Error(`${name} not found above ${import.meta.dirname}`);
+    if (dirname(folder) === folder)
+      throw new Error(`${name} not found above ${import.meta.dirname}`);
   }
 }

@@ -4,7 +4,13 @@ import { Command } from 'commander';
 import type { KeyValueMessage, OperationMessage, TxnRequest } from '../../proto/messages.js';
 import { ExitCode, printJson, printTable, showBytes, textOrBase64, UsageError } from './output.js';
 import { addLoadAndDump } from './load-dump.js';
-import { parseInteger, parseLevel, withClient, withClientFlags, type ClientFlags } from './options.js';
+import {
+  parseInteger,
+  parseLevel,
+  withClient,
+  withClientFlags,
+  type ClientFlags,
+} from './options.js';
 import { runShell } from './shell.js';
 
 const bytes = (text: string): Uint8Array => Buffer.from(text, 'utf8');
@@ -41,9 +47,9 @@ export function kvCommand(): Command {
   addTxn(kv);
   addScan(kv);
   addLoadAndDump(kv);
-  withClientFlags(kv.command('shell').description('an interactive prompt over these commands')).action(
-    (flags: ClientFlags) => runShell(flags, kvCommand),
-  );
+  withClientFlags(
+    kv.command('shell').description('an interactive prompt over these commands'),
+  ).action((flags: ClientFlags) => runShell(flags, kvCommand));
   return kv;
 }
 
@@ -88,7 +94,9 @@ function addGet(kv: Command): void {
 }
 
 function addPut(kv: Command): void {
-  withClientFlags(kv.command('put <key> [value]').description('write a key (value also from --file)'))
+  withClientFlags(
+    kv.command('put <key> [value]').description('write a key (value also from --file)'),
+  )
     .option('--ttl <ms>', 'milliseconds until it expires')
     .option('--if-absent', 'only if there is no such key')
     .option('--if-revision <n>', 'only if the key has this revision')
@@ -127,9 +135,12 @@ function printWritten({ applied, revision, previous }: Written, form: string): v
     printJson({ applied, revision, ...(previous ? { previous: kvJson(previous) } : {}) });
   } else if (applied) {
     console.log(`ok, revision ${revision}`);
-    if (previous) console.log(`previous: ${showBytes(previous.value)} (revision ${previous.revision})`);
+    if (previous)
+      console.log(`previous: ${showBytes(previous.value)} (revision ${previous.revision})`);
   } else {
-    console.error(`not applied: the key has revision ${revision}${revision === 0 ? ' (no such key)' : ''}`);
+    console.error(
+      `not applied: the key has revision ${revision}${revision === 0 ? ' (no such key)' : ''}`,
+    );
   }
   if (!applied) process.exitCode = ExitCode.error;
 }
@@ -145,7 +156,8 @@ function addDelete(kv: Command): void {
           ifRevision: optionalRevision(flags.ifRevision),
           returnPrevious: flags.previous ?? false,
         });
-        if (flags.output === 'table' && reply.applied && !reply.existed) console.log('ok, there was no such key');
+        if (flags.output === 'table' && reply.applied && !reply.existed)
+          console.log('ok, there was no such key');
         else printWritten(reply, flags.output);
       }),
     );
@@ -169,7 +181,9 @@ function addIncrement(kv: Command): void {
 
 function addCas(kv: Command): void {
   withClientFlags(
-    kv.command('cas <key> <expected> <value>').description('write a key only if it holds the expected value'),
+    kv
+      .command('cas <key> <expected> <value>')
+      .description('write a key only if it holds the expected value'),
   ).action((key: string, expected: string, value: string, flags: ClientFlags) =>
     withClient(flags, async (client) => {
       const reply = await client.txn({
@@ -179,9 +193,16 @@ function addCas(kv: Command): void {
       });
       const found = reply.results?.[0]?.get?.kv;
       if (flags.output === 'json') {
-        printJson({ applied: reply.succeeded, revision: reply.revision, ...(found ? { found: kvJson(found) } : {}) });
+        printJson({
+          applied: reply.succeeded,
+          revision: reply.revision,
+          ...(found ? { found: kvJson(found) } : {}),
+        });
       } else if (reply.succeeded) console.log(`ok, revision ${reply.revision}`);
-      else console.error(`not applied: the key ${found ? `holds ${showBytes(found.value)}` : 'does not exist'}`);
+      else
+        console.error(
+          `not applied: the key ${found ? `holds ${showBytes(found.value)}` : 'does not exist'}`,
+        );
       if (!reply.succeeded) process.exitCode = ExitCode.error;
     }),
   );
@@ -195,7 +216,9 @@ The transaction is JSON, from the argument or from standard input ("-"):
 All keys must be in one slot: give them the same {tag}.`;
 
 function addTxn(kv: Command): void {
-  withClientFlags(kv.command('txn <json>').description('compare, then do one of two lists of operations'))
+  withClientFlags(
+    kv.command('txn <json>').description('compare, then do one of two lists of operations'),
+  )
     .addHelpText('after', txnHelp)
     .action((json: string, flags: ClientFlags) =>
       withClient(flags, async (client) => {
@@ -205,8 +228,10 @@ function addTxn(kv: Command): void {
           revision: reply.revision,
           results: (reply.results ?? []).map((result) => {
             if (result.get) return { get: result.get.kv ? kvJson(result.get.kv) : null };
-            if (result.put) return { put: { applied: result.put.applied, revision: result.put.revision } };
-            if (result.delete) return { delete: { applied: result.delete.applied, existed: result.delete.existed } };
+            if (result.put)
+              return { put: { applied: result.put.applied, revision: result.put.revision } };
+            if (result.delete)
+              return { delete: { applied: result.delete.applied, existed: result.delete.existed } };
             return { increment: { value: result.increment?.value } };
           }),
         });
@@ -222,7 +247,9 @@ function parseTxn(text: string): Omit<TxnRequest, 'header' | 'session'> {
   try {
     parsed = JSON.parse(text);
   } catch (error) {
-    throw new UsageError(`the transaction is not JSON: ${error instanceof Error ? error.message : ''}${txnHelp}`);
+    throw new UsageError(
+      `the transaction is not JSON: ${error instanceof Error ? error.message : ''}${txnHelp}`,
+    );
   }
   const fields = asObject('transaction', parsed);
   const list = (name: string): readonly Json[] => {
@@ -258,7 +285,13 @@ function parseOperation(operation: Json): OperationMessage {
   const key = text8(`${kind}.key`, fields['key']);
   if (kind === 'get') return { get: { key } };
   if (kind === 'put') {
-    return { put: { key, value: text8('put.value', fields['value']), ttlMs: Number(fields['ttl_ms'] ?? 0) } };
+    return {
+      put: {
+        key,
+        value: text8('put.value', fields['value']),
+        ttlMs: Number(fields['ttl_ms'] ?? 0),
+      },
+    };
   }
   if (kind === 'delete') return { delete: { key } };
   if (kind === 'increment') return { increment: { key, delta: Number(fields['delta'] ?? 1) } };
@@ -266,7 +299,9 @@ function parseOperation(operation: Json): OperationMessage {
 }
 
 function addScan(kv: Command): void {
-  addReadFlags(kv.command('scan').description('print keys in order: within a slot by key, else slot by slot'))
+  addReadFlags(
+    kv.command('scan').description('print keys in order: within a slot by key, else slot by slot'),
+  )
     .option('--prefix <text>', 'only keys that begin with this', '')
     .option('--slot <n>', 'only this slot')
     .option('--limit <n>', 'at most so many keys', '100')

@@ -3,7 +3,14 @@
  *
  * A line is {"key": ..., "value": ...} with text, or {"key_base64": ..., "value_base64": ...}.
  */
-import { createReadStream, createWriteStream, existsSync, readFileSync, statSync, type WriteStream } from 'node:fs';
+import {
+  createReadStream,
+  createWriteStream,
+  existsSync,
+  readFileSync,
+  statSync,
+  type WriteStream,
+} from 'node:fs';
 import { createInterface } from 'node:readline';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
@@ -32,7 +39,8 @@ export function parseLine(line: string, number: number): Item {
   } catch {
     throw new UsageError(`line ${number} is not JSON: ${line.slice(0, 80)}`);
   }
-  const record: Record<string, unknown> = typeof fields === 'object' && fields !== null ? { ...fields } : {};
+  const record: Record<string, unknown> =
+    typeof fields === 'object' && fields !== null ? { ...fields } : {};
   const take = (name: string): Uint8Array => {
     const text = record[name];
     const coded = record[`${name}_base64`];
@@ -63,7 +71,11 @@ export interface LoadOptions {
 }
 
 /** Writes every line; several batches in flight, acknowledged in order. Rejects at the first failure. */
-export async function load(client: QuorateClient, input: Readable, options: LoadOptions = {}): Promise<LoadProgress> {
+export async function load(
+  client: QuorateClient,
+  input: Readable,
+  options: LoadOptions = {},
+): Promise<LoadProgress> {
   let progress: LoadProgress = { records: 0, bytesRead: 0, lastKey: undefined };
   const flying: Promise<void>[] = [];
   const fly = (items: readonly Item[], bytesRead: number): void => {
@@ -71,7 +83,11 @@ export async function load(client: QuorateClient, input: Readable, options: Load
     const written = writeAll(client, items);
     flying.push(
       Promise.all([before, written]).then(() => {
-        progress = { records: progress.records + items.length, bytesRead, lastKey: items.at(-1)?.key };
+        progress = {
+          records: progress.records + items.length,
+          bytesRead,
+          lastKey: items.at(-1)?.key,
+        };
         options.onProgress?.(progress);
       }),
     );
@@ -117,13 +133,16 @@ async function* batches(
 
 /** One batch; operations that failed for a passing reason are sent once more each, then it fails. */
 async function writeAll(client: QuorateClient, items: readonly Item[]): Promise<void> {
-  const operations = items.map((item): OperationMessage => ({ put: { key: item.key, value: item.value } }));
+  const operations = items.map((item): OperationMessage => ({
+    put: { key: item.key, value: item.value },
+  }));
   const results = await client.batch(operations);
   for (const [at, result] of results.entries()) {
     if (!result.error) continue;
     const item = items[at];
     const error = errorOfDetail(result.error);
-    if (item === undefined || error.code === 'KV_TOO_LARGE' || error.code === 'KV_INVALID') throw error;
+    if (item === undefined || error.code === 'KV_TOO_LARGE' || error.code === 'KV_INVALID')
+      throw error;
     // A put of the same value may be repeated whatever became of the first one.
     await client.put({ key: item.key, value: item.value });
   }
@@ -163,32 +182,48 @@ interface DumpFlags extends ClientFlags {
 }
 
 export function addLoadAndDump(kv: Command): void {
-  withClientFlags(kv.command('load [file]').description('write JSON lines from a file or standard input'))
+  withClientFlags(
+    kv.command('load [file]').description('write JSON lines from a file or standard input'),
+  )
     .option('--after <key>', 'go on after the line with this key')
-    .action((file: string | undefined, flags: LoadFlags) => withClient(flags, (client) => runLoad(client, file, flags)));
+    .action((file: string | undefined, flags: LoadFlags) =>
+      withClient(flags, (client) => runLoad(client, file, flags)),
+    );
   withClientFlags(kv.command('dump [file]').description('print all keys and values as JSON lines'))
     .option('--prefix <text>', 'only keys that begin with this', '')
     .option('--after <key>', 'go on after this key')
     .option('--resume', 'append to the file, going on after its last line')
-    .action((file: string | undefined, flags: DumpFlags) => withClient(flags, (client) => runDump(client, file, flags)));
+    .action((file: string | undefined, flags: DumpFlags) =>
+      withClient(flags, (client) => runDump(client, file, flags)),
+    );
 }
 
 function startBar(total: number, unit: string): cliProgress.SingleBar {
-  const bar = new cliProgress.SingleBar({
-    format: `{bar} {percentage}% | {records} records | {value}/{total} ${unit} | {duration_formatted}`,
-    // On a terminal only: in a pipe or a log it would be noise.
-    noTTYOutput: false,
-    hideCursor: true,
-    stream: process.stderr,
-  }, cliProgress.Presets.shades_classic);
+  const bar = new cliProgress.SingleBar(
+    {
+      format: `{bar} {percentage}% | {records} records | {value}/{total} ${unit} | {duration_formatted}`,
+      // On a terminal only: in a pipe or a log it would be noise.
+      noTTYOutput: false,
+      hideCursor: true,
+      stream: process.stderr,
+    },
+    cliProgress.Presets.shades_classic,
+  );
   bar.start(total, 0, { records: 0 });
   return bar;
 }
 
-async function runLoad(client: QuorateClient, file: string | undefined, flags: LoadFlags): Promise<void> {
+async function runLoad(
+  client: QuorateClient,
+  file: string | undefined,
+  flags: LoadFlags,
+): Promise<void> {
   if (file !== undefined && !existsSync(file)) throw new UsageError(`no such file: ${file}`);
   const input = file === undefined ? process.stdin : createReadStream(file);
-  const bar = file === undefined || !process.stderr.isTTY ? undefined : startBar(statSync(file).size, 'bytes');
+  const bar =
+    file === undefined || !process.stderr.isTTY
+      ? undefined
+      : startBar(statSync(file).size, 'bytes');
   let last: LoadProgress | undefined;
   try {
     const after = flags.after === undefined ? undefined : Buffer.from(flags.after, 'utf8');
@@ -212,12 +247,17 @@ async function runLoad(client: QuorateClient, file: string | undefined, flags: L
   }
 }
 
-async function runDump(client: QuorateClient, file: string | undefined, flags: DumpFlags): Promise<void> {
+async function runDump(
+  client: QuorateClient,
+  file: string | undefined,
+  flags: DumpFlags,
+): Promise<void> {
   const resume = flags.resume === true && file !== undefined && existsSync(file);
   const lastLine = resume ? readFileSync(file, 'utf8').trimEnd().split('\n').at(-1) : undefined;
   const after = flags.after === undefined ? undefined : Buffer.from(flags.after, 'utf8');
   const afterKey = lastLine === undefined || lastLine === '' ? after : parseLine(lastLine, 0).key;
-  const output = file === undefined ? process.stdout : createWriteStream(file, { flags: resume ? 'a' : 'w' });
+  const output =
+    file === undefined ? process.stdout : createWriteStream(file, { flags: resume ? 'a' : 'w' });
   const shown = file !== undefined && process.stderr.isTTY;
   const records = await dump(client, output, {
     prefix: Buffer.from(flags.prefix, 'utf8'),

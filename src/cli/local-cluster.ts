@@ -104,7 +104,11 @@ export class LocalCluster {
     const log = openSync(node.logFile, 'a');
     const child = spawn(
       process.execPath,
-      [...(this.options.execArguments ?? process.execArgv), mainFile(), ...this.argumentsOf(node, extraFlags)],
+      [
+        ...(this.options.execArguments ?? process.execArgv),
+        mainFile(),
+        ...this.argumentsOf(node, extraFlags),
+      ],
       { stdio: ['ignore', 'ignore', log] },
     );
     closeSync(log);
@@ -142,9 +146,12 @@ export class LocalCluster {
     const replies = await Promise.all(this.nodes.map((node) => this.status(node.node)));
     let best: { node: number; term: number } | undefined;
     for (const reply of replies) {
-      const found = reply?.groups.find((status) => status.groupId === group && status.role === 'leader');
+      const found = reply?.groups.find(
+        (status) => status.groupId === group && status.role === 'leader',
+      );
       if (reply === undefined || found === undefined) continue;
-      if (best === undefined || found.term > best.term) best = { node: reply.nodeId, term: found.term };
+      if (best === undefined || found.term > best.term)
+        best = { node: reply.nodeId, term: found.term };
     }
     return best?.node;
   }
@@ -165,15 +172,25 @@ export class LocalCluster {
   waitUntilReady(timeoutMs: number): Promise<void> {
     return this.waitFor('cluster ready', timeoutMs, async () => {
       const replies = await Promise.all([...this.processes.keys()].map((id) => this.status(id)));
-      const groups = new Set(replies.flatMap((reply) => reply?.groups.map((group) => group.groupId) ?? []));
+      const groups = new Set(
+        replies.flatMap((reply) => reply?.groups.map((group) => group.groupId) ?? []),
+      );
       const led = await Promise.all([...groups].map((group) => this.leader(group)));
-      return groups.size > 0 && replies.every((reply) => reply !== undefined) && led.every((leader) => leader !== undefined);
+      return (
+        groups.size > 0 &&
+        replies.every((reply) => reply !== undefined) &&
+        led.every((leader) => leader !== undefined)
+      );
     });
   }
 
   /** The last lines of a node's log. */
   logTail(id: number, lines = 10): string {
-    return readFileSync(this.node(id).logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+    return readFileSync(this.node(id).logFile, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .slice(-lines)
+      .join('\n');
   }
 
   private async end(id: number, signal: NodeJS.Signals): Promise<void> {
@@ -217,7 +234,8 @@ export class LocalCluster {
       this.nodes.map(async ({ node }) => {
         const reply = await this.status(node);
         const groups = reply?.groups.map(
-          (group) => `group ${group.groupId} ${group.role} term ${group.term} applied ${group.appliedIndex}`,
+          (group) =>
+            `group ${group.groupId} ${group.role} term ${group.term} applied ${group.appliedIndex}`,
         );
         return `node ${node}: ${groups?.join('; ') ?? 'no answer'}`;
       }),

@@ -16,9 +16,16 @@ export interface ClientFlags {
 /** Adds --endpoints, --timeout and -o to a command. */
 export function withClientFlags(command: Command): Command {
   return command
-    .option('-e, --endpoints <list>', 'client addresses, separated by commas (or QUORATE_ENDPOINTS)',
-      process.env['QUORATE_ENDPOINTS'] ?? defaultEndpoint)
-    .option('--timeout <ms>', 'milliseconds for one operation with its retries, up to 45000', '10000')
+    .option(
+      '-e, --endpoints <list>',
+      'client addresses, separated by commas (or QUORATE_ENDPOINTS)',
+      process.env['QUORATE_ENDPOINTS'] ?? defaultEndpoint,
+    )
+    .option(
+      '--timeout <ms>',
+      'milliseconds for one operation with its retries, up to 45000',
+      '10000',
+    )
     .option('-o, --output <form>', 'table or json', parseForm, 'table');
 }
 
@@ -38,7 +45,10 @@ export function endpointsOf(text: string): readonly string[] {
 }
 
 /** Runs with a client and closes it afterwards, whatever happens. */
-export async function withClient<T>(flags: ClientFlags, run: (client: QuorateClient) => Promise<T>): Promise<T> {
+export async function withClient<T>(
+  flags: ClientFlags,
+  run: (client: QuorateClient) => Promise<T>,
+): Promise<T> {
   const client = new QuorateClient({
     endpoints: endpointsOf(flags.endpoints),
     timeoutMs: parseInteger('--timeout', flags.timeout, 1, 45_000),

@@ -25,9 +25,21 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
     head: head.map((title) => pc.bold(title)),
     style: { head: [], border: [], compact: true },
     chars: {
-      top: '', 'top-mid': '', 'top-left': '', 'top-right': '',
-      bottom: '', 'bottom-mid': '', 'bottom-left': '', 'bottom-right': '',
-      left: '', 'left-mid': '', mid: '', 'mid-mid': '', right: '', 'right-mid': '', middle: ' ',
+      top: '',
+      'top-mid': '',
+      'top-left': '',
+      'top-right': '',
+      bottom: '',
+      'bottom-mid': '',
+      'bottom-left': '',
+      'bottom-right': '',
+      left: '',
+      'left-mid': '',
+      mid: '',
+      'mid-mid': '',
+      right: '',
+      'right-mid': '',
+      middle: ' ',
     },
   });
   for (const row of rows) table.push([...row]);
@@ -69,7 +81,8 @@ export function reportError(error: unknown, form: OutputForm = 'table'): number 
   } else {
     console.error(`${pc.red('error')}: ${describe(error)}`);
   }
-  if (error instanceof KvError) return error.outcome === 'unknown' ? ExitCode.unknownOutcome : ExitCode.error;
+  if (error instanceof KvError)
+    return error.outcome === 'unknown' ? ExitCode.unknownOutcome : ExitCode.error;
   if (error instanceof UsageError) return ExitCode.usage;
   return error instanceof Unhealthy ? ExitCode.unhealthy : ExitCode.error;
 }

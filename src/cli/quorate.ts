@@ -23,14 +23,19 @@ function demoCommand(): Command {
 
 function version(): string {
   const fields: unknown = JSON.parse(readFileSync(findUp('package.json'), 'utf8'));
-  return typeof fields === 'object' && fields !== null && 'version' in fields ? String(fields.version) : '';
+  return typeof fields === 'object' && fields !== null && 'version' in fields
+    ? String(fields.version)
+    : '';
 }
 
 function program(): Command {
   return new Command('quorate')
     .description('A sharded, Raft-replicated, linearizable key-value service.')
     .version(version())
-    .addHelpText('after', '\nExit codes: 0 ok, 1 error, 2 usage, 3 unhealthy, 4 unknown outcome of a write.')
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 ok, 1 error, 2 usage, 3 unhealthy, 4 unknown outcome of a write.',
+    )
     .addCommand(demoCommand())
     .addCommand(devCommand())
     .addCommand(serverCommand())
@@ -51,7 +56,8 @@ async function main(): Promise<void> {
     await command.parseAsync();
   } catch (error) {
     // Commander has printed usage or help already.
-    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? ExitCode.ok : ExitCode.usage;
+    if (error instanceof CommanderError)
+      process.exitCode = error.exitCode === 0 ? ExitCode.ok : ExitCode.usage;
     else process.exitCode = reportError(error);
   }
 }

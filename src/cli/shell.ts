@@ -27,8 +27,12 @@ export function splitWords(line: string): string[] {
 /** Reads lines until `exit` or the end of input; `commands` builds a fresh command tree for each. */
 export async function runShell(flags: ClientFlags, commands: () => Command): Promise<void> {
   const interactive = process.stdin.isTTY;
-  const prompt = createInterface({ input: process.stdin, output: interactive ? process.stdout : undefined });
-  if (interactive) console.log(`connected to ${flags.endpoints}; 'help' lists the commands, 'exit' leaves`);
+  const prompt = createInterface({
+    input: process.stdin,
+    output: interactive ? process.stdout : undefined,
+  });
+  if (interactive)
+    console.log(`connected to ${flags.endpoints}; 'help' lists the commands, 'exit' leaves`);
   prompt.setPrompt(pc.cyan('quorate> '));
   if (interactive) prompt.prompt();
   for await (const line of prompt) {
@@ -40,9 +44,16 @@ export async function runShell(flags: ClientFlags, commands: () => Command): Pro
   prompt.close();
 }
 
-async function runLine(words: readonly string[], flags: ClientFlags, command: Command): Promise<void> {
+async function runLine(
+  words: readonly string[],
+  flags: ClientFlags,
+  command: Command,
+): Promise<void> {
   quiet(command);
-  const inherited = words[0] === 'help' ? [] : ['-e', flags.endpoints, '--timeout', flags.timeout, '-o', flags.output];
+  const inherited =
+    words[0] === 'help'
+      ? []
+      : ['-e', flags.endpoints, '--timeout', flags.timeout, '-o', flags.output];
   const [name, ...rest] = words;
   try {
     await command.parseAsync([String(name), ...inherited, ...rest], { from: 'user' });

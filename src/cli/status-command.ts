@@ -13,17 +13,29 @@ export interface NodeAnswer {
 }
 
 /** Asks every endpoint, and every peer these name, each once. */
-export async function askAll(client: QuorateClient, endpoints: readonly string[], timeoutMs: number): Promise<NodeAnswer[]> {
+export async function askAll(
+  client: QuorateClient,
+  endpoints: readonly string[],
+  timeoutMs: number,
+): Promise<NodeAnswer[]> {
   const ask = async (endpoint: string): Promise<NodeAnswer> => {
     try {
       return { endpoint, reply: await client.status(endpoint, { timeoutMs }), error: undefined };
     } catch (error) {
-      return { endpoint, reply: undefined, error: error instanceof Error ? error.message : String(error) };
+      return {
+        endpoint,
+        reply: undefined,
+        error: error instanceof Error ? error.message : String(error),
+      };
     }
   };
   const first = await Promise.all(endpoints.map(ask));
-  const peers = first.flatMap((answer) => (answer.reply?.peers ?? []).map((peer) => peer.clientAddress));
-  const others = [...new Set(peers)].filter((address) => address !== '' && !endpoints.includes(address));
+  const peers = first.flatMap((answer) =>
+    (answer.reply?.peers ?? []).map((peer) => peer.clientAddress),
+  );
+  const others = [...new Set(peers)].filter(
+    (address) => address !== '' && !endpoints.includes(address),
+  );
   return [...first, ...(await Promise.all(others.map(ask)))];
 }
 
@@ -45,17 +57,39 @@ function groupRow(answer: NodeAnswer, reply: StatusReply, group: GroupStatusMess
 
 /** The table of all groups on all nodes. */
 export function printStatus(answers: readonly NodeAnswer[]): void {
-  const head = ['node', 'address', 'group', 'role', 'term', 'last', 'commit', 'applied', 'keys', 'memory'];
+  const head = [
+    'node',
+    'address',
+    'group',
+    'role',
+    'term',
+    'last',
+    'commit',
+    'applied',
+    'keys',
+    'memory',
+  ];
   const rows = answers.flatMap((answer) => {
     const { reply } = answer;
-    if (reply === undefined) return [['?', answer.endpoint, pc.red('unreachable'), '', '', '', '', '', '', '']];
+    if (reply === undefined)
+      return [['?', answer.endpoint, pc.red('unreachable'), '', '', '', '', '', '', '']];
     return reply.groups.map((group) => groupRow(answer, reply, group));
   });
-  printTable(head, rows.sort((a, b) => String(a[2]).localeCompare(String(b[2])) || String(a[1]).localeCompare(String(b[1]))));
+  printTable(
+    head,
+    rows.sort(
+      (a, b) =>
+        String(a[2]).localeCompare(String(b[2])) || String(a[1]).localeCompare(String(b[1])),
+    ),
+  );
   for (const { endpoint, reply, error } of answers) {
     if (error !== undefined) console.log(`${endpoint}: ${error}`);
     if (reply?.diskFull === true) {
-      console.log(pc.red(`${endpoint}: disk nearly full (${formatBytes(reply.diskFreeBytes)} free): writes are refused`));
+      console.log(
+        pc.red(
+          `${endpoint}: disk nearly full (${formatBytes(reply.diskFreeBytes)} free): writes are refused`,
+        ),
+      );
     }
   }
 }
@@ -73,18 +107,21 @@ export function isHealthy(answers: readonly NodeAnswer[]): boolean {
 }
 
 export function statusCommand(): Command {
-  return withClientFlags(new Command('status').description('what every node says of itself and its groups')).action(
-    (flags: ClientFlags) =>
-      withClient(flags, async (client) => {
-        const answers = await askAll(client, endpointsOf(flags.endpoints), Number(flags.timeout));
-        if (flags.output === 'json') printJson(answers);
-        else printStatus(answers);
-        const healthy = isHealthy(answers);
-        if (flags.output === 'table') {
-          const up = answers.filter((answer) => answer.reply !== undefined).length;
-          console.log(`${up} of ${answers.length} nodes answer; ${healthy ? pc.green('healthy') : pc.red('not healthy')}`);
-        }
-        if (!healthy) process.exitCode = ExitCode.unhealthy;
-      }),
+  return withClientFlags(
+    new Command('status').description('what every node says of itself and its groups'),
+  ).action((flags: ClientFlags) =>
+    withClient(flags, async (client) => {
+      const answers = await askAll(client, endpointsOf(flags.endpoints), Number(flags.timeout));
+      if (flags.output === 'json') printJson(answers);
+      else printStatus(answers);
+      const healthy = isHealthy(answers);
+      if (flags.output === 'table') {
+        const up = answers.filter((answer) => answer.reply !== undefined).length;
+        console.log(
+          `${up} of ${answers.length} nodes answer; ${healthy ? pc.green('healthy') : pc.red('not healthy')}`,
+        );
+      }
+      if (!healthy) process.exitCode = ExitCode.unhealthy;
+    }),
   );
 }

@@ -36,7 +36,11 @@ const methods = {
   get: method<GetRequest, GetReply>('KV/Get', 'GetRequest', 'GetReply'),
   put: method<PutRequest, PutReply>('KV/Put', 'PutRequest', 'PutReply'),
   delete: method<DeleteRequest, DeleteReply>('KV/Delete', 'DeleteRequest', 'DeleteReply'),
-  increment: method<IncrementRequest, IncrementReply>('KV/Increment', 'IncrementRequest', 'IncrementReply'),
+  increment: method<IncrementRequest, IncrementReply>(
+    'KV/Increment',
+    'IncrementRequest',
+    'IncrementReply',
+  ),
   txn: method<TxnRequest, TxnReply>('KV/Txn', 'TxnRequest', 'TxnReply'),
   batch: method<BatchRequest, BatchReply>('KV/Batch', 'BatchRequest', 'BatchReply'),
   scan: method<ScanRequest, ScanReply>('KV/Scan', 'ScanRequest', 'ScanReply'),
@@ -87,7 +91,8 @@ export class QuorateClient {
   private current = 0;
 
   constructor(options: ClientOptions) {
-    if (options.endpoints.length === 0) throw new RangeError('endpoints must name at least one node');
+    if (options.endpoints.length === 0)
+      throw new RangeError('endpoints must name at least one node');
     this.endpoints = options.endpoints;
     this.timeoutMs = Math.min(options.timeoutMs ?? 10_000, timeoutMsMax);
   }
@@ -150,7 +155,11 @@ export class QuorateClient {
     for (;;) {
       const endpoint = this.endpoint();
       try {
-        const rest: ScanRequest = { ...request, limit: left, ...(cursor === undefined ? {} : { cursor }) };
+        const rest: ScanRequest = {
+          ...request,
+          limit: left,
+          ...(cursor === undefined ? {} : { cursor }),
+        };
         const pages = callStream(this.connection(endpoint), methods.scan, rest, {
           deadline: Date.now() + scanMsMax,
           endpoint,
@@ -202,10 +211,17 @@ export class QuorateClient {
     options: OperationOptions,
   ): Promise<R> {
     const deadline = this.deadlineOf(options);
-    return callUnary(this.connection(endpoint), called, request, { deadline, endpoint, signal: options.signal });
+    return callUnary(this.connection(endpoint), called, request, {
+      deadline,
+      endpoint,
+      signal: options.signal,
+    });
   }
 
-  private async write<Q extends object, R extends { header?: { logTimeMs?: number } | null | undefined }>(
+  private async write<
+    Q extends object,
+    R extends { header?: { logTimeMs?: number } | null | undefined },
+  >(
     called: Method<Q & { session: SessionMessage }, R>,
     request: Q,
     key: Uint8Array,
@@ -223,7 +239,10 @@ export class QuorateClient {
   }
 
   /** A write carries a last moment in the server's log time, so that must be known before. */
-  private async ensureLogTime(options: OperationOptions, key: Uint8Array = new Uint8Array([0])): Promise<void> {
+  private async ensureLogTime(
+    options: OperationOptions,
+    key: Uint8Array = new Uint8Array([0]),
+  ): Promise<void> {
     if (!this.book.knowsLogTime) await this.get({ key }, options);
   }
 

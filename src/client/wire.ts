@@ -1,5 +1,11 @@
 /** From grpc-js errors to KvError, and unary and streaming calls as promises and iterators. */
-import { Metadata, status, type Client, type ClientReadableStream, type ServiceError } from '@grpc/grpc-js';
+import {
+  Metadata,
+  status,
+  type Client,
+  type ClientReadableStream,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import { codecOf } from '../../proto/definitions.js';
 import { OutcomeCode, type ErrorDetail } from '../../proto/messages.js';
 import { KvError, type ErrorCode } from '../errors.js';
@@ -34,7 +40,9 @@ export function errorOfCall(error: ServiceError, endpoint: string): KvError {
   if (value !== undefined) return errorOfDetail(detailCodec.decode(value), error);
   if (error.code === status.UNAVAILABLE) {
     // grpc-js says this both when it could not connect and when a connection broke in the middle.
-    const neverSent = /No connection established|ECONNREFUSED|Name resolution failed/.test(error.details);
+    const neverSent = /No connection established|ECONNREFUSED|Name resolution failed/.test(
+      error.details,
+    );
     return new KvError(`${endpoint}: ${error.details}`, {
       code: neverSent ? 'KV_UNAVAILABLE' : 'KV_UNKNOWN_OUTCOME',
       outcome: neverSent ? 'notApplied' : 'unknown',

@@ -14,13 +14,24 @@ export interface ClusterMember {
   readonly client: Address;
 }
 
-const integer = (min: number, max: number): z.ZodPipe<z.ZodUnknown, z.ZodTransform<number, unknown>> =>
+const integer = (
+  min: number,
+  max: number,
+): z.ZodPipe<z.ZodUnknown, z.ZodTransform<number, unknown>> =>
   z.unknown().transform((value, context) => {
     const number = typeof value === 'string' && value.trim() !== '' ? Number(value) : value;
-    if (typeof number === 'number' && Number.isSafeInteger(number) && number >= min && number <= max) {
+    if (
+      typeof number === 'number' &&
+      Number.isSafeInteger(number) &&
+      number >= min &&
+      number <= max
+    ) {
       return number;
     }
-    context.addIssue({ code: 'custom', message: `must be an integer from ${min} to ${max}, got ${show(value)}` });
+    context.addIssue({
+      code: 'custom',
+      message: `must be an integer from ${min} to ${max}, got ${show(value)}`,
+    });
     return z.NEVER;
   });
 
@@ -34,19 +45,30 @@ const flag = z.unknown().transform((value, context) => {
 const address = z.unknown().transform((value, context) => {
   const parsed = typeof value === 'string' ? parseAddress(value) : undefined;
   if (parsed !== undefined) return parsed;
-  context.addIssue({ code: 'custom', message: `must be host:port (e.g. 127.0.0.1:7400), got ${show(value)}` });
+  context.addIssue({
+    code: 'custom',
+    message: `must be host:port (e.g. 127.0.0.1:7400), got ${show(value)}`,
+  });
   return z.NEVER;
 });
 
-const choice = <const T extends readonly string[]>(names: T): z.ZodPipe<z.ZodUnknown, z.ZodTransform<T[number], unknown>> =>
+const choice = <const T extends readonly string[]>(
+  names: T,
+): z.ZodPipe<z.ZodUnknown, z.ZodTransform<T[number], unknown>> =>
   z.unknown().transform((value, context) => {
     const found: T[number] | undefined = names.find((name) => name === value);
     if (found !== undefined) return found;
-    context.addIssue({ code: 'custom', message: `must be one of ${names.join(', ')}, got ${show(value)}` });
+    context.addIssue({
+      code: 'custom',
+      message: `must be one of ${names.join(', ')}, got ${show(value)}`,
+    });
     return z.NEVER;
   });
 
-const text = (pattern: RegExp, rule: string): z.ZodPipe<z.ZodUnknown, z.ZodTransform<string, unknown>> =>
+const text = (
+  pattern: RegExp,
+  rule: string,
+): z.ZodPipe<z.ZodUnknown, z.ZodTransform<string, unknown>> =>
   z.unknown().transform((value, context) => {
     if (typeof value === 'string' && pattern.test(value)) return value;
     context.addIssue({ code: 'custom', message: `${rule}, got ${show(value)}` });
@@ -119,10 +141,16 @@ const schema = z
       context.addIssue({ code: 'custom', path: [path], message });
     };
     if (config.heartbeatTicks * 2 > config.electionTicks) {
-      problem('heartbeatTicks', `must be at most half of electionTicks (${config.electionTicks}), got ${config.heartbeatTicks}`);
+      problem(
+        'heartbeatTicks',
+        `must be at most half of electionTicks (${config.electionTicks}), got ${config.heartbeatTicks}`,
+      );
     }
     if (config.requestBytesMax < config.keyBytesMax + config.valueBytesMax + 1024) {
-      problem('requestBytesMax', `must hold a largest key and value (${config.keyBytesMax + config.valueBytesMax + 1024}), got ${config.requestBytesMax}`);
+      problem(
+        'requestBytesMax',
+        `must hold a largest key and value (${config.keyBytesMax + config.valueBytesMax + 1024}), got ${config.requestBytesMax}`,
+      );
     }
     const ids = config.initialCluster.map((member) => member.node);
     if (new Set(ids).size !== ids.length) problem('initialCluster', 'names a node id twice');
@@ -145,7 +173,9 @@ export class ConfigInvalid extends Error {
   readonly problems: readonly string[];
 
   constructor(problems: readonly string[]) {
-    super(`configuration has ${problems.length} problem(s):\n${problems.map((p) => `  - ${p}`).join('\n')}`);
+    super(
+      `configuration has ${problems.length} problem(s):\n${problems.map((p) => `  - ${p}`).join('\n')}`,
+    );
     this.problems = problems;
   }
 }
@@ -192,7 +222,9 @@ function readFile(path: string | undefined, problems: string[]): Record<string, 
   try {
     return parseToml(readFileSync(path, 'utf8'));
   } catch (error) {
-    problems.push(`${path}: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`);
+    problems.push(
+      `${path}: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`,
+    );
     return {};
   }
 }

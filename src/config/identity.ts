@@ -1,0 +1,128 @@
+/**
+ * Who a data directory belongs to: cluster, node and a random id of the directory itself, written
+ * once and synced before this node says a word to anybody (rule D40). It also remembers the
+ * directory ids of its peers, so that a node whose disk was wiped cannot come back under its old
+ * identity and vote a second time (R24).
+ */
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { z } from 'zod';
+
+const fileName = 'identity.json';
+const directoryIdBytes = 16;
+
+const hexId = z.string().regex(new RegExp(`^[0-9a-f]{${2 * directoryIdBytes}}$`));
+const schema = z.strictObject({
+  version: z.literal(1),
+  clusterId: z.string(),
+  nodeId: z.number().int(),
+  directoryId: hexId,
+  /** Directory ids of peers by node id, as first seen. */
+  peers: z.record(z.string(), hexId),
+});
+
+type Fields = z.output<typeof schema>;
+
+/** The data directory belongs to another node or cluster, or its identity file is damaged. */
+export class IdentityMismatch extends Error {
+  override readonly name = 'IdentityMismatch';
+}
+
+export class Identity {
+  /** True when the directory was new and this run has created its identity. */
+  readonly isNew: boolean;
+  private readonly path: string;
+  private fields: Fields;
+
+  private constructor(path: string, fields: Fields, isNew: boolean) {
+    this.path = path;
+    this.fields = fields;
+    this.isNew = isNew;
+  }
+
+  /**
+   * Opens or creates the identity of a data directory (created if missing). Throws IdentityMismatch
+   * when it belongs to somebody else; then nothing has been changed.
+   */
+  static open(options: {
+    readonly directory: string;
+    readonly clusterId: string;
+    readonly nodeId: number;
+  }): Identity {
+    const { directory, clusterId, nodeId } = options;
+    mkdirSync(directory, { recursive: true });
+    const path = join(directory, fileName);
+    if (!existsSync(path)) {
+      const directoryId = randomBytes(directoryIdBytes).toString('hex');
+      const fields: Fields = { version: 1, clusterId, nodeId, directoryId, peers: {} };
+      writeDurably(path, fields);
+      return new Identity(path, fields, true);
+    }
+    const fields = parse(path);
+    if (fields.clusterId !== clusterId || fields.nodeId !== nodeId) {
+      throw new IdentityMismatch(
+        `data directory ${directory} belongs to node ${fields.nodeId} of cluster '${fields.clusterId}', ` +
+          `this is node ${nodeId} of cluster '${clusterId}': ` +
+          'give each node a directory of its own (--data-directory), or correct --node-id and --cluster-id',
+      );
+    }
+    return new Identity(path, fields, false);
+  }
+
+  /** 16 bytes. */
+  get directoryId(): Uint8Array {
+    return Buffer.from(this.fields.directoryId, 'hex');
+  }
+
+  /** The directory id a peer had when it was first met; undefined for one never met. */
+  known(node: number): Uint8Array | undefined {
+    const hex = this.fields.peers[String(node)];
+    return hex === undefined ? undefined : Buffer.from(hex, 'hex');
+  }
+
+  /** Durable on return. */
+  remember(node: number, directoryId: Uint8Array): void {
+    const peers = {
+      ...this.fields.peers,
+      [String(node)]: Buffer.from(directoryId).toString('hex'),
+    };
+    this.fields = { ...this.fields, peers };
+    writeDurably(this.path, this.fields);
+  }
+}
+
+function parse(path: string): Fields {
+  try {
+    return schema.parse(JSON.parse(readFileSync(path, 'utf8')));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new IdentityMismatch(
+      `${path} is damaged: ${reason}\nThis node cannot prove who it is; remove the directory and add it ` +
+        'to the cluster as a new node',
+      { cause: error },
+    );
+  }
+}
+
+/** Either the old content or the new one is there after a crash: write beside, sync, rename, sync. */
+function writeDurably(path: string, fields: Fields): void {
+  const beside = `${path}.new`;
+  const file = openSync(beside, 'w');
+  writeSync(file, `${JSON.stringify(fields, undefined, 2)}\n`);
+  fsyncSync(file);
+  closeSync(file);
+  renameSync(beside, path);
+  const directory = openSync(dirname(path), 'r');
+  fsyncSync(directory);
+  closeSync(directory);
+}

@@ -1,0 +1,50 @@
+/**
+ * Watches the space left for the data directory. Below the reserve, writes that grow the data are
+ * refused while reads and deletes go on: a disk that is really full would stop the node.
+ */
+import { statfs } from 'node:fs/promises';
+import type { Cancel, Clock } from './clock.js';
+
+const everyMs = 1000;
+
+export interface DiskSpaceOptions {
+  readonly directory: string;
+  readonly reserveBytes: number;
+  readonly clock: Clock;
+  readonly onChange: (full: boolean, freeBytes: number) => void;
+  readonly onError: (error: unknown) => void;
+}
+
+export class DiskSpace {
+  freeBytes = Number.POSITIVE_INFINITY;
+  full = false;
+  private readonly options: DiskSpaceOptions;
+  private stop: Cancel = () => undefined;
+
+  private constructor(options: DiskSpaceOptions) {
+    this.options = options;
+  }
+
+  /** Measures once before it returns, then every second. */
+  static async open(options: DiskSpaceOptions): Promise<DiskSpace> {
+    const space = new DiskSpace(options);
+    await space.measure();
+    space.stop = options.clock.every(everyMs, () => {
+      space.measure().catch(options.onError);
+    });
+    return space;
+  }
+
+  close(): void {
+    this.stop();
+  }
+
+  private async measure(): Promise<void> {
+    const { bavail, bsize } = await statfs(this.options.directory);
+    this.freeBytes = bavail * bsize;
+    const full = this.freeBytes < this.options.reserveBytes;
+    if (full === this.full) return;
+    this.full = full;
+    this.options.onChange(full, this.freeBytes);
+  }
+}
