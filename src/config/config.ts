@@ -122,17 +122,17 @@ const schema = z
     leases: flag.default(false),
     /** Share of an election timeout that a lease lasts, percent; the rest covers clock drift. */
     leasePercent: integer(10, 80).default(60),
-    segmentMiB: integer(1, 4096).default(64),
-    engineMemoryMiB: integer(8, 1024 * 1024).default(128),
+    segmentMib: integer(1, 4096).default(64),
+    engineMemoryMib: integer(8, 1024 * 1024).default(128),
     /** Writes are refused when the data directory's file system has less than this free. */
-    diskReserveMiB: integer(0, 1024 * 1024).default(256),
+    diskReserveMib: integer(0, 1024 * 1024).default(256),
     /** Entries of a group are kept in the log up to this for slow followers. */
-    logKeptMiB: integer(1, 1024 * 1024).default(32),
+    logKeptMib: integer(1, 1024 * 1024).default(32),
     keyBytesMax: integer(1, 64 * 1024).default(4 * 1024),
     valueBytesMax: integer(1, 64 * MiB).default(MiB),
     requestBytesMax: integer(1024, 256 * MiB).default(4 * MiB),
     batchLengthMax: integer(1, 1_000_000).default(10_000),
-    uncommittedMiB: integer(1, 4096).default(64),
+    uncommittedMib: integer(1, 4096).default(64),
     unaryDoor: choice(['http2', 'grpc']).default('http2'),
     logLevel: choice(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
   })

@@ -59,7 +59,7 @@ describe('config', () => {
     expect(config.heartbeatTicks).to.equal(4);
     expect(config.electionTicks).to.equal(20);
     expect(config.logLevel).to.equal('warn');
-    expect(config.segmentMiB).to.equal(64);
+    expect(config.segmentMib).to.equal(64);
     expect(Object.isFrozen(config)).to.equal(true);
   });
 

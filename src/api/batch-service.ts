@@ -1,0 +1,311 @@
+/**
+ * Batch and Pipeline: many operations in one message, each on its own. The writes of a shard go
+ * into one command and the reads into one read; a shard that is led elsewhere gets its share as a
+ * batch of its own.
+ *
+ * Operations of one batch are carried out in no particular order: a read may or may not see a write
+ * of the same batch.
+ */
+import { codecOf } from '../../proto/definitions.js';
+import type {
+  BatchReply,
+  BatchRequest,
+  OperationMessage,
+  OperationResultMessage,
+  ReplyHeader,
+} from '../../proto/messages.js';
+import { KvError } from '../errors.js';
+import type { Clock } from '../observe/clock.js';
+import type { CommandResult, KeyValue, Write } from '../shard/command.js';
+import { slotOf, type Slot } from '../router/slot.js';
+import { invalid, operationOf, operationSession, overLimit, refusalError, resultMessage } from './convert.js';
+import type { Deadlines, Expiring } from './deadlines.js';
+import type { Dispatch } from './dispatch.js';
+import type { ReplySink } from './grpc-server.js';
+import { growsData } from './kv-service.js';
+import type { ApiLimits } from './limits.js';
+import { levelOf, type Level } from './read-level.js';
+import { errorDetail, toKvError } from './status.js';
+import { deadlineError, deadlineOf } from './unary-door.js';
+import type { CallContext, UnaryDone, UnaryMethod } from './unary.js';
+
+export const batchPath = '/quorate.v1.KV/Batch';
+
+const requestCodec = codecOf<BatchRequest>('quorate.v1.BatchRequest');
+const replyCodec = codecOf<BatchReply>('quorate.v1.BatchReply');
+
+/** Batches in work on one stream; further ones wait unread. */
+const pipelineDepthMax = 256;
+
+/** An operation with its place in the request. */
+interface Placed<T> {
+  readonly at: number;
+  readonly what: T;
+  readonly slot: Slot;
+}
+
+export interface BatchServiceOptions {
+  readonly dispatch: Dispatch;
+  readonly limits: ApiLimits;
+  readonly clock: Clock;
+  readonly deadlines: Deadlines;
+}
+
+export class BatchService {
+  private readonly options: BatchServiceOptions;
+
+  constructor(options: BatchServiceOptions) {
+    this.options = options;
+  }
+
+  /** The unary call: bytes in, bytes out. */
+  readonly unary: UnaryMethod = (bytes, call, done) => {
+    let request: BatchRequest;
+    try {
+      request = requestCodec.decode(bytes);
+    } catch (error) {
+      done(invalid(`malformed protobuf: ${error instanceof Error ? error.message : String(error)}`), undefined);
+      return;
+    }
+    this.run(request, call, (reply) => {
+      done(undefined, replyCodec.encode(reply));
+    }, done);
+  };
+
+  /** Answers each batch as soon as it is done; they may overtake one another. */
+  async pipeline(requests: AsyncIterable<BatchRequest>, sink: ReplySink<BatchReply>): Promise<void> {
+    const flying = new Set<Promise<void>>();
+    for await (const request of requests) {
+      // The client may have gone away, or stopped reading: no point in more work then.
+      if (sink.ended) break;
+      const work = this.answer(request, sink).finally(() => flying.delete(work));
+      flying.add(work);
+      if (flying.size >= pipelineDepthMax) await Promise.race(flying);
+    }
+    await Promise.all(flying);
+  }
+
+  private answer(request: BatchRequest, sink: ReplySink<BatchReply>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const { clock, limits, deadlines } = this.options;
+      const timeoutMs = request.timeoutMs === undefined || request.timeoutMs === 0 ? undefined : request.timeoutMs;
+      const call = new PipelineCall(deadlineOf(timeoutMs, clock.monotonicMs(), limits), deadlines, (reply) => {
+        sink.send({ ...reply, id: request.id ?? 0 }).then(resolve, reject);
+      });
+      const failAll = (error: KvError): void => {
+        call.answer(this.allFailed(request, error));
+      };
+      call.onExpire = failAll;
+      deadlines.enter(call);
+      this.run(request, call, (reply) => {
+        call.answer(reply);
+      }, (error) => {
+        failAll(toKvError(error));
+      });
+    });
+  }
+
+  private allFailed(request: BatchRequest, error: KvError): BatchReply {
+    const detail = errorDetail(error);
+    return { results: (request.operations ?? []).map(() => ({ error: detail })) };
+  }
+
+  /** Calls exactly one of `done` and, for a request that is wrong as a whole, `refuse`. */
+  private run(request: BatchRequest, call: CallContext, done: (reply: BatchReply) => void, refuse: UnaryDone): void {
+    const operations = request.operations ?? [];
+    const { batchLengthMax } = this.options.limits;
+    if (operations.length === 0) {
+      refuse(invalid('the batch is empty: give at least one operation'), undefined);
+    } else if (operations.length > batchLengthMax) {
+      refuse(overLimit('number of operations', operations.length, batchLengthMax), undefined);
+    } else {
+      new BatchRun(this.options.dispatch, this.options.limits, request, call, done).start();
+    }
+  }
+}
+
+/** One batch under way: fills in results until none is missing. */
+class BatchRun {
+  private readonly results: (OperationResultMessage | undefined)[];
+  private missing: number;
+  private logTimeMs = 0;
+  private readonly dispatch: Dispatch;
+  private readonly limits: ApiLimits;
+  private readonly operations: readonly OperationMessage[];
+  private readonly request: BatchRequest;
+  private readonly call: CallContext;
+  private readonly done: (reply: BatchReply) => void;
+
+  constructor(
+    dispatch: Dispatch,
+    limits: ApiLimits,
+    request: BatchRequest,
+    call: CallContext,
+    done: (reply: BatchReply) => void,
+  ) {
+    this.dispatch = dispatch;
+    this.limits = limits;
+    this.request = request;
+    this.operations = request.operations ?? [];
+    this.call = call;
+    this.done = done;
+    this.results = new Array<OperationResultMessage | undefined>(this.operations.length);
+    this.missing = this.operations.length;
+  }
+
+  start(): void {
+    const writes: Placed<Write>[] = [];
+    const reads = new Map<string, { level: Level; placed: Placed<Uint8Array>[] }>();
+    for (const [at, message] of this.operations.entries()) {
+      try {
+        this.sort(at, message, writes, reads);
+      } catch (error) {
+        this.fail(at, toKvError(error));
+      }
+    }
+    for (const share of this.sharesOf(writes)) this.write(share);
+    for (const { level, placed } of reads.values()) {
+      for (const share of this.sharesOf(placed)) this.read(share, level);
+    }
+  }
+
+  private sort(
+    at: number,
+    message: OperationMessage,
+    writes: Placed<Write>[],
+    reads: Map<string, { level: Level; placed: Placed<Uint8Array>[] }>,
+  ): void {
+    const operation = operationOf(message, this.limits);
+    const slot = slotOf(operation.key);
+    if (operation.kind !== 'get') {
+      writes.push({ at, what: { operation, session: operationSession(message) }, slot });
+      return;
+    }
+    const level = levelOf(message.get?.level, message.get?.maxStalenessMs);
+    const name = level.kind === 'stale' ? `stale ${level.maxStalenessMs}` : level.kind;
+    let group = reads.get(name);
+    if (group === undefined) reads.set(name, (group = { level, placed: [] }));
+    group.placed.push({ at, what: operation.key, slot });
+  }
+
+  /** The operations by owner. */
+  private sharesOf<T>(placed: readonly Placed<T>[]): readonly (readonly Placed<T>[])[] {
+    const shares = new Map<unknown, Placed<T>[]>();
+    for (const each of placed) {
+      const owner = this.dispatch.ownerOf(each.slot);
+      const share = shares.get(owner);
+      if (share === undefined) shares.set(owner, [each]);
+      else share.push(each);
+    }
+    return [...shares.values()];
+  }
+
+  private write(share: readonly Placed<Write>[]): void {
+    const [first] = share;
+    if (first === undefined) return;
+    const operations = share.map(({ at }) => this.operations[at] ?? {});
+    this.dispatch.write(
+      {
+        slot: first.slot,
+        writes: share.map(({ what }) => what),
+        grows: share.some(({ what }) => growsData(what.operation)),
+        call: this.call,
+        redirect: this.request.header?.redirect === true,
+        path: batchPath,
+        // Encoded only if it is passed on.
+        request: () => requestCodec.encode({ header: this.request.header, operations }),
+      },
+      (error, result, forwarded) => {
+        if (error !== undefined) this.failShare(share, error);
+        else if (forwarded !== undefined) this.takeForwarded(share, forwarded);
+        else if (result !== undefined) this.takeWritten(share, result);
+      },
+    );
+  }
+
+  private takeWritten(share: readonly Placed<Write>[], { results, logTimeMs }: CommandResult): void {
+    this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
+    for (const [n, { at }] of share.entries()) {
+      const result = results[n];
+      if (result === undefined || result.kind === 'transaction') {
+        this.fail(at, toKvError(new Error('a write of a batch has no result')));
+      } else if (result.kind === 'refused') {
+        this.fail(at, refusalError(result.refusal));
+      } else {
+        this.set(at, resultMessage(result, undefined));
+      }
+    }
+  }
+
+  private takeForwarded(share: readonly Placed<Write>[], bytes: Uint8Array): void {
+    const reply = replyCodec.decode(bytes);
+    this.logTimeMs = Math.max(this.logTimeMs, reply.header?.logTimeMs ?? 0);
+    for (const [n, { at }] of share.entries()) {
+      const result = reply.results?.[n];
+      if (result === undefined) this.fail(at, toKvError(new Error('the reply of the leader is too short')));
+      else this.set(at, result);
+    }
+  }
+
+  private read(share: readonly Placed<Uint8Array>[], level: Level): void {
+    const [first] = share;
+    if (first === undefined) return;
+    const keys = share.map(({ what }) => what);
+    this.dispatch.read({ slot: first.slot, keys, level, call: this.call }, (error, result) => {
+      if (result === undefined) {
+        this.failShare(share, toKvError(error));
+        return;
+      }
+      this.logTimeMs = Math.max(this.logTimeMs, result.logTimeMs);
+      for (const [n, { at }] of share.entries()) this.set(at, getResult(result.values[n]));
+    });
+  }
+
+  private failShare(share: readonly Placed<unknown>[], error: KvError): void {
+    for (const { at } of share) this.fail(at, error);
+  }
+
+  private fail(at: number, error: KvError): void {
+    this.set(at, { error: errorDetail(error) });
+  }
+
+  private set(at: number, result: OperationResultMessage): void {
+    this.results[at] = result;
+    this.missing -= 1;
+    if (this.missing > 0) return;
+    const header: ReplyHeader = { mapVersion: this.dispatch.mapVersion(), logTimeMs: this.logTimeMs };
+    this.done({ header, results: this.results.filter((each) => each !== undefined) });
+  }
+}
+
+function getResult(kv: KeyValue | undefined): OperationResultMessage {
+  return { get: kv === undefined ? { found: false } : { found: true, kv } };
+}
+
+/** One batch of a stream as a call with a deadline of its own. */
+class PipelineCall implements CallContext, Expiring {
+  readonly forwarded = false;
+  ended = false;
+  mayHaveApplied = false;
+  onExpire: (error: KvError) => void = () => undefined;
+  readonly deadlineMs: number;
+  private readonly deadlines: Deadlines;
+  private readonly send: (reply: BatchReply) => void;
+
+  constructor(deadlineMs: number, deadlines: Deadlines, send: (reply: BatchReply) => void) {
+    this.deadlineMs = deadlineMs;
+    this.deadlines = deadlines;
+    this.send = send;
+  }
+
+  expire(): void {
+    this.onExpire(deadlineError(this.mayHaveApplied));
+  }
+
+  answer(reply: BatchReply): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.deadlines.leave(this);
+    this.send(reply);
+  }
+}
