@@ -1,0 +1,95 @@
+/**
+ * How often each thing happened. A fault that is switched on and never happens tests nothing, so a
+ * long run reports those that stayed at 0.
+ */
+export const covered = [
+  'seeds',
+  'crash',
+  'crash in mid step',
+  'crash of all',
+  'fast restart',
+  'restart',
+  'torn write',
+  'write lost',
+  'write kept but not reported',
+  'engine rolled back',
+  'engine damaged',
+  'applied ahead of the hard state',
+  'replica replaced',
+  'pause',
+  'partition',
+  'one-way cut',
+  'slow link',
+  'message lost',
+  'message duplicated',
+  'message overtaken',
+  'message held back for long',
+  'type of message lost',
+  'slow disk',
+  'hung disk',
+  'slow apply',
+  'skewed clocks',
+  'leader elected',
+  'log truncated',
+  'log compacted',
+  'entries fetched',
+  'snapshot sent',
+  'snapshot lost',
+  'snapshot installed',
+  'snapshot refused',
+  'crash in mid install',
+  'log reset finished at start',
+  'joint configuration left',
+  'voter added',
+  'voter removed',
+  'learner added',
+  'learner promoted',
+  'leader removed',
+  'transfer begun',
+  'transfer done',
+  'write ok',
+  'write not applied',
+  'write unknown',
+  'write refused',
+  'write overloaded',
+  'read ok on leader',
+  'read ok on follower',
+  'read ok by lease',
+  'read refused',
+  'lease lost while waiting',
+] as const;
+
+export type Covered = (typeof covered)[number];
+
+export type CoverageCounts = Readonly<Record<Covered, number>>;
+
+export class Coverage {
+  private readonly counted: Record<Covered, number>;
+
+  constructor() {
+    this.counted = noCounts();
+  }
+
+  count(what: Covered): void {
+    this.counted[what]++;
+  }
+
+  get counts(): CoverageCounts {
+    return this.counted;
+  }
+
+  add(counts: CoverageCounts): void {
+    for (const what of covered) this.counted[what] += counts[what];
+  }
+
+  /** What never happened. */
+  get missing(): readonly Covered[] {
+    return covered.filter((what) => this.counted[what] === 0);
+  }
+}
+
+function noCounts(): Record<Covered, number> {
+  const counts: Partial<Record<Covered, number>> = {};
+  for (const what of covered) counts[what] = 0;
+  return counts as Record<Covered, number>;
+}

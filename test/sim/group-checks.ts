@@ -1,0 +1,186 @@
+/**
+ * The checks between the members and `raft/invariants.ts`: what to compare after which event, and
+ * the few that only a simulation can make, because it knows every disk and every state machine.
+ */
+import type {
+  Entry,
+  EntryId,
+  LogIndex,
+  Message,
+  RaftStatus,
+  RawNode,
+  ReplicaId,
+  SnapshotMeta,
+} from '../../raft/index.js';
+import {
+  GroupInvariants,
+  checkMember,
+  checkMessage,
+  checkPromise,
+  checkRestart,
+} from '../../raft/invariants.js';
+import type { Coverage } from './coverage.js';
+import type { PersistBatch, SimDisk } from './sim-disk.js';
+import type { EngineState, Image, SimEngine } from './sim-engine.js';
+import type { GroupOptions } from './swarm.js';
+import type { Trace } from './trace.js';
+
+/** What the checks look at in a member. */
+export interface CheckedMember {
+  readonly id: ReplicaId;
+  readonly disk: SimDisk;
+  readonly engine: SimEngine;
+  /** The running core, undefined while the process is down. */
+  readonly core: RawNode | undefined;
+  /** The status after the last event of this run of the process; written by the checks. */
+  seen: RaftStatus | undefined;
+}
+
+const roleNumbers = { follower: 1, preCandidate: 2, candidate: 3, leader: 4 } as const;
+
+export class GroupChecks {
+  readonly invariants = new GroupInvariants();
+  /** The hash of the state machine after each index, from whoever got there first. */
+  private readonly hashes: number[] = [];
+
+  constructor(
+    private readonly options: GroupOptions,
+    private readonly members: ReadonlyMap<ReplicaId, CheckedMember>,
+    private readonly coverage: Coverage,
+    private readonly trace: Trace,
+  ) {}
+
+  /** A core was built from what its disk and engine gave back. */
+  started(member: CheckedMember, core: RawNode): void {
+    const status = core.status();
+    const { hardState } = member.disk;
+    checkRestart(status, { hardState, appliedIndex: member.engine.state.index });
+    checkMember(status, undefined);
+    if (status.commitIndex > 0 && !status.restoring) this.checkCommit(status, undefined, core);
+    member.seen = status;
+  }
+
+  /** After every event of a member. */
+  afterEvent(member: CheckedMember, core: RawNode): void {
+    const status = core.status();
+    const before = member.seen;
+    checkMember(status, before);
+    if (status.role === 'leader') {
+      if (before?.role !== 'leader' || before.term !== status.term)
+        this.coverage.count('leader elected');
+      this.invariants.leads(status, core);
+    }
+    if (before !== undefined) {
+      if (status.commitIndex > before.commitIndex) this.checkCommit(status, before, core);
+      if (status.lastIndex < before.lastIndex) this.coverage.count('log truncated');
+      this.countTransfer(status, before);
+      if (this.trace.isRead) this.traceChanges(status, before);
+    }
+    if (!status.restoring && status.appliedIndex > member.engine.state.index) {
+      throw new Error(
+        `member ${member.id} believes to have applied ${status.appliedIndex}, its state machine ` +
+          `stands at ${member.engine.state.index}`,
+      );
+    }
+    member.seen = status;
+    this.mix(status);
+  }
+
+  /** A message leaves its sender. */
+  sent(member: CheckedMember, message: Message): void {
+    checkMessage(message, this.options);
+    checkPromise(message, member.disk);
+    if (message.type === 'appendReply' && !message.rejected)
+      this.checkAcknowledged(member, message);
+  }
+
+  /** What is acknowledged is what this leader has there, not what another one left behind. */
+  private checkAcknowledged(member: CheckedMember, message: Message & { index: LogIndex }): void {
+    const core = this.members.get(message.to)?.core;
+    if (core === undefined || !core.isLeader || core.term !== message.term) return;
+    const leaderTerm = core.termAt(message.index);
+    if (leaderTerm === undefined || member.disk.hardState.term > message.term) return;
+    if (!member.disk.holds({ index: message.index, term: leaderTerm })) {
+      throw new Error(
+        `${message.from} acknowledged ${message.index} to ${message.to} in term ${message.term}: ` +
+          `durable there is term ${member.disk.termAt(message.index) ?? 'none'}, not ${leaderTerm}`,
+      );
+    }
+  }
+
+  /** A batch is handed to the disk. */
+  written(member: CheckedMember, batch: PersistBatch): void {
+    const first = batch.entries[0];
+    if (first === undefined) return;
+    const { logReset } = batch;
+    const behindReset = logReset !== undefined && logReset.index === first.index - 1;
+    let previous = behindReset ? logReset.term : member.disk.termAt(first.index - 1);
+    if (previous === undefined) {
+      throw new Error(`member ${member.id} persists ${first.index} behind a gap`);
+    }
+    for (const entry of batch.entries) {
+      this.invariants.appended(entry, previous);
+      previous = entry.term;
+    }
+  }
+
+  applied(member: CheckedMember, entry: Entry, state: EngineState): void {
+    this.invariants.appliedBy(member.id, entry);
+    const durable = member.disk.holds(entry);
+    if (!durable) throw new Error(`D12: ${member.id} applied ${entry.index} before it was durable`);
+    const known = this.hashes[state.index];
+    if (known === undefined) this.hashes[state.index] = state.hash;
+    else if (known !== state.hash) {
+      throw new Error(`state of member ${member.id} differs from the others at ${state.index}`);
+    }
+  }
+
+  /** A snapshot is about to replace the state machine. */
+  installed(member: CheckedMember, image: Image, meta: SnapshotMeta): void {
+    const { state } = image;
+    if (this.hashes[state.index] !== state.hash) {
+      throw new Error(`member ${member.id} installs a state at ${state.index} that nobody had`);
+    }
+    if (image.membership.index !== meta.membership.index) {
+      throw new Error(`member ${member.id} installs ${meta.index} with another membership`);
+    }
+  }
+
+  private checkCommit(status: RaftStatus, before: RaftStatus | undefined, core: RawNode): void {
+    const membership = (before ?? status).membership.membership;
+    // Whoever led before the event committed as a leader, also if it stepped down by that commit.
+    const led = before?.role === 'leader' && before.term === status.term;
+    const judged: RaftStatus = led ? { ...status, role: 'leader' } : status;
+    this.invariants.commitAdvanced(judged, core, membership, this.durablyHas);
+  }
+
+  private readonly durablyHas = (id: ReplicaId, place: EntryId): boolean =>
+    this.members.get(id)?.disk.holds(place) === true;
+
+  private countTransfer(status: RaftStatus, before: RaftStatus): void {
+    if (before.transferTo !== 0 && status.leader === before.transferTo) {
+      this.coverage.count('transfer done');
+    }
+  }
+
+  private traceChanges(now: RaftStatus, before: RaftStatus): void {
+    if (now.role !== before.role || now.term !== before.term) {
+      this.trace.line(`${now.id} becomes ${now.role} term=${now.term}`);
+    }
+    if (now.commitIndex !== before.commitIndex) {
+      this.trace.line(`${now.id} commits ${now.commitIndex}`);
+    }
+    if (now.appliedIndex !== before.appliedIndex) {
+      this.trace.line(`${now.id} applied ${now.appliedIndex}`);
+    }
+  }
+
+  private mix(status: RaftStatus): void {
+    const { trace } = this;
+    trace.mix(status.id);
+    trace.mix(status.term * 8 + roleNumbers[status.role]);
+    trace.mix(status.lastIndex);
+    trace.mix(status.commitIndex);
+    trace.mix(status.appliedIndex);
+  }
+}
