@@ -471,12 +471,6 @@ export class GroupInvariants {
       );
     }
   }
-
-  /** Completeness seen from the other side: later leaders must hold what is committed now. */
-  requireIn(status: Pick<RaftStatus, 'id' | 'term' | 'firstIndex'>, log: LogTerms): void {
-    const last = this.commits.at(-1);
-    if (last !== undefined && last.committedIn < status.term) requireEntry(status, log, last);
-  }
 }
 
 function requireEntry(

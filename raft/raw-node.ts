@@ -1,158 +1,354 @@
 /**
  * The handle on one member of one group: inputs in, one `Ready` out. No I/O, no clock, no Promise.
  */
+import { assert } from './assert.js';
+import { Core } from './core.js';
 import type { Message } from './message.js';
-import type { EntryId, Ready } from './ready.js';
 import type {
-  Entry, HardState, LogIndex, Member, Membership, MembershipAt, ReplicaId, SnapshotMeta, Term, TermRun,
+  MembershipChange,
+  ProposeVerdict,
+  RaftOptions,
+  RaftStatus,
+  ReadVerdict,
+  RestoredState,
+} from './options.js';
+export type * from './options.js';
+import type { EntryId, Ready } from './ready.js';
+import { Replica } from './replica.js';
+import {
+  noReplica,
+  type Entry,
+  type LogIndex,
+  type Membership,
+  type ReplicaId,
+  type SnapshotMeta,
+  type Term,
 } from './types.js';
 
-/** Limits and switches, validated by the constructor; all counts and bytes are per member. */
-export interface RaftOptions {
-  readonly id: ReplicaId;
-  /** A follower campaigns after [electionTicks, 2 * electionTicks) ticks of silence. */
-  readonly electionTicks: number;
-  readonly heartbeatTicks: number;
-  /** Ticks a lease lasts, counted from the send of the round that earned it; 0 = no lease. */
-  readonly leaseTicks: number;
-  readonly preVote: boolean;
-  readonly checkQuorum: boolean;
-  readonly entryBytesMax: number;
-  readonly messageBytesMax: number;
-  readonly inflightMessagesMax: number;
-  readonly inflightBytesMax: number;
-  readonly uncommittedBytesMax: number;
-  /** Recent entries kept in memory; older ones are asked for by `Ready.fetches`. */
-  readonly windowBytesMax: number;
-  /** A leader whose persist batch or apply has not moved for this many ticks steps down. */
-  readonly stalledTicksMax: number;
-  /** Ticks after a restart during which no vote is granted (rule D03); 0 for a first start. */
-  readonly silentTicks: number;
-  /** A learner within this many entries of the last index, for one round, is promoted. */
-  readonly promoteLagMax: number;
-  /** Unsigned 32-bit seed: the only source of randomness. */
-  readonly seed: number;
-}
-
-/** What the Raft log gives back after a restart; for a new group see `newGroupState`. */
-export interface RestoredState {
-  readonly hardState: HardState;
-  /** First index of the log present; `firstIndex - 1` is the last index of the snapshot. */
-  readonly firstIndex: LogIndex;
-  /** Last index on disk, `firstIndex - 1` if the log is empty. */
-  readonly lastIndex: LogIndex;
-  /** Terms of [firstIndex - 1, lastIndex]; the first run covers firstIndex - 1. */
-  readonly termRuns: readonly TermRun[];
-  /** Memberships in force, ascending; the first is the one at firstIndex - 1. */
-  readonly memberships: readonly MembershipAt[];
-  /** A suffix of the log for the window, possibly empty. */
-  readonly tail: readonly Entry[];
-  /** Of the state machine; committed entries after it are applied again. */
-  readonly appliedIndex: LogIndex;
-  /** Restoring marker found (rule D15): do not campaign until a snapshot has been installed. */
-  readonly restoring: boolean;
-}
-
-/** Adds learners or voters, removes members; carries the index it was based on (rule D06). */
-export interface MembershipChange {
-  /** Index of the membership this change was computed from: refused when another is in force. */
-  readonly basedOn: LogIndex;
-  readonly addVoters: readonly Member[];
-  /** Learners; with `promote` the leader turns them into voters itself once they caught up. */
-  readonly addLearners: readonly Member[];
-  readonly remove: readonly ReplicaId[];
-}
-
-export type ProposeVerdict =
-  | { readonly kind: 'appended'; readonly term: Term; readonly index: LogIndex }
-  | { readonly kind: 'notLeader'; readonly leader: ReplicaId }
-  | {
-      readonly kind: 'refused';
-      readonly reason:
-        | 'tooLarge' | 'overloaded' | 'transferring' | 'membershipPending' | 'staleMembership' | 'invalidMembership';
-    };
-
-export type ReadVerdict =
-  /** The answer comes in `Ready.readStates` under this context. */
-  | { readonly kind: 'pending' }
-  /** Lease valid: read at this index, then check `leaseValid(term)` again before answering. */
-  | { readonly kind: 'lease'; readonly index: LogIndex; readonly term: Term }
-  | { readonly kind: 'notLeader'; readonly leader: ReplicaId }
-  | { readonly kind: 'refused'; readonly reason: 'overloaded' | 'noQuorumYet' };
-
-export type Role = 'follower' | 'preCandidate' | 'candidate' | 'leader';
-
-/** What the leader knows of one member. */
-export interface ProgressView {
-  readonly id: ReplicaId;
-  readonly match: LogIndex;
-  readonly next: LogIndex;
-  readonly state: 'probe' | 'replicate' | 'snapshot';
-  readonly learner: boolean;
-  readonly recentlyActive: boolean;
-}
-
-/** A plain copy, for status output, metrics and invariants. */
-export interface RaftStatus {
-  readonly id: ReplicaId;
-  readonly role: Role;
-  readonly term: Term;
-  readonly vote: ReplicaId;
-  readonly leader: ReplicaId;
-  readonly firstIndex: LogIndex;
-  readonly lastIndex: LogIndex;
-  readonly persistedIndex: LogIndex;
-  readonly commitIndex: LogIndex;
-  readonly appliedIndex: LogIndex;
-  readonly membership: MembershipAt;
-  readonly transferTo: ReplicaId;
-  readonly restoring: boolean;
-  /** Empty unless leader. */
-  readonly progress: readonly ProgressView[];
-  /** Messages dropped, by reason. */
-  readonly dropped: Readonly<Record<string, number>>;
-}
+/** Handed out to be applied at once; the next batch comes when this one is applied. */
+const applyBytesMax = 4 * 1024 * 1024;
 
 /** The state of a group that never ran: an empty log and the first membership at index 0. */
-export declare function newGroupState(membership: Membership): RestoredState;
+export function newGroupState(membership: Membership): RestoredState {
+  return {
+    hardState: { term: 0, vote: noReplica, commit: 0 },
+    firstIndex: 1,
+    lastIndex: 0,
+    termRuns: [{ from: 0, term: 0 }],
+    memberships: [{ index: 0, membership }],
+    tail: [],
+    appliedIndex: 0,
+    restoring: false,
+  };
+}
 
-export declare class RawNode {
-  constructor(options: RaftOptions, state: RestoredState);
-  tick(): void;
+export class RawNode {
+  private readonly replica: Replica;
+  private readonly core: Core;
+  /** A persist batch is out, and since which tick it has not moved. */
+  private persisting = false;
+  private persistingSince = 0;
+  private applyingSince = 0;
+  private fetchingToApply = false;
+  /** Read from disk to be applied, not yet handed out. */
+  private fetchedToApply: readonly Entry[] = [];
+
+  constructor(options: RaftOptions, state: RestoredState) {
+    checkOptions(options);
+    this.replica = new Replica(options, state);
+    this.core = new Core(this.replica);
+  }
+
+  get isLeader(): boolean {
+    return this.core.role.kind === 'leader';
+  }
+
+  get term(): Term {
+    return this.replica.term;
+  }
+
+  get leader(): ReplicaId {
+    return this.replica.leader;
+  }
+
+  tick(): void {
+    this.core.tick(this.isStalled());
+  }
+
+  private isStalled(): boolean {
+    const { now, options, log } = this.replica;
+    if (this.persisting && now - this.persistingSince >= options.stalledTicksMax) return true;
+    return (
+      log.applyingIndex > log.appliedIndex && now - this.applyingSince >= options.stalledTicksMax
+    );
+  }
+
   /** Never throws on remote input: stale, foreign or malformed messages are dropped and counted. */
-  step(message: Message): void;
+  step(message: Message): void {
+    this.core.step(message);
+  }
+
   /** Campaign now (tests, and a first start of a single-member group). */
-  campaign(): void;
-  propose(data: Uint8Array): ProposeVerdict;
-  proposeMembership(change: MembershipChange): ProposeVerdict;
+  campaign(): void {
+    this.core.campaign('candidate', false);
+  }
+
+  propose(payload: Uint8Array): ProposeVerdict {
+    const { role } = this.core;
+    return role.kind === 'leader'
+      ? role.propose(payload)
+      : { kind: 'notLeader', leader: this.leader };
+  }
+
+  proposeMembership(change: MembershipChange): ProposeVerdict {
+    const { role } = this.core;
+    return role.kind === 'leader'
+      ? role.proposeMembership(change)
+      : { kind: 'notLeader', leader: this.leader };
+  }
+
   /** `context` is unique on this replica for ever (rule D08). Works on leader and follower. */
-  readIndex(context: string): ReadVerdict;
+  readIndex(context: string): ReadVerdict {
+    return this.core.readIndex(context);
+  }
+
   /** Lease only: may a read that was begun in `term` still be answered now? (D03, R30) */
-  leaseValid(term: Term): boolean;
+  leaseValid(term: Term): boolean {
+    const { role } = this.core;
+    return role.kind === 'leader' && this.replica.term === term && role.leaseValid;
+  }
+
   /** Hands leadership to `to`, or to the best follower for `noReplica`. False when impossible. */
-  transferLeadership(to: ReplicaId): boolean;
+  transferLeadership(to: ReplicaId): boolean {
+    const { role } = this.core;
+    return role.kind === 'leader' && role.transferLeadership(to);
+  }
+
   /** Cheap: is there anything in `ready()`? */
-  hasReady(): boolean;
-  ready(): Ready;
+  hasReady(): boolean {
+    const { replica } = this;
+    const { role } = this.core;
+    if (replica.messages.length > 0 || replica.readStates.length > 0 || replica.fetches.length > 0)
+      return true;
+    if (replica.snapshotsWanted.length > 0 || replica.restore !== undefined) return true;
+    if (!this.persisting && this.hasToPersist()) return true;
+    if (this.hasToApply()) return true;
+    return role.kind === 'leader' && role.needsFlush;
+  }
+
+  private hasToPersist(): boolean {
+    const { replica } = this;
+    return (
+      replica.hardStateChanged ||
+      replica.log.hasUnpersisted ||
+      replica.logReset !== undefined ||
+      replica.messagesAfterPersist.length > 0
+    );
+  }
+
+  private hasToApply(): boolean {
+    const { log, needsSnapshot, restoring } = this.replica;
+    if (needsSnapshot || restoring !== undefined || log.applyingIndex > log.appliedIndex)
+      return false;
+    if (this.fetchedToApply.length > 0) return true;
+    return !this.fetchingToApply && log.applyingIndex < log.appliable;
+  }
+
+  ready(): Ready {
+    const { replica } = this;
+    const { role } = this.core;
+    if (role.kind === 'leader') role.flush();
+    const batch = this.takePersistBatch();
+    const committed = this.takeCommitted();
+    const ready: Ready = {
+      messages: replica.messages,
+      ...batch,
+      committed,
+      readStates: replica.readStates,
+      fetches: replica.fetches,
+      snapshotsWanted: replica.snapshotsWanted,
+      restore: replica.restore,
+    };
+    replica.messages = [];
+    replica.readStates = [];
+    replica.fetches = [];
+    replica.snapshotsWanted = [];
+    replica.restore = undefined;
+    return ready;
+  }
+
+  private takePersistBatch(): Pick<
+    Ready,
+    'hardState' | 'entries' | 'logReset' | 'messagesAfterPersist'
+  > {
+    const { replica } = this;
+    if (this.persisting) return nothingToPersist;
+    const { logReset } = replica;
+    const entries = replica.log.takeUnpersisted();
+    const withBatch = entries.length > 0 || logReset !== undefined;
+    const hardState = replica.takeHardState(withBatch);
+    const messagesAfterPersist = replica.messagesAfterPersist;
+    replica.messagesAfterPersist = [];
+    replica.logReset = undefined;
+    if (!withBatch && hardState === undefined) {
+      // Everything they promise is durable already: nothing to wait for.
+      for (const message of messagesAfterPersist) replica.messages.push(message);
+      return nothingToPersist;
+    }
+    this.persisting = true;
+    this.persistingSince = replica.now;
+    return { hardState, entries, logReset, messagesAfterPersist };
+  }
+
+  private takeCommitted(): readonly Entry[] {
+    const { log } = this.replica;
+    if (!this.hasToApply()) return [];
+    const committed = this.fetchedToApply.length > 0 ? this.takeFetched() : this.windowToApply();
+    const last = committed[committed.length - 1];
+    if (last === undefined) return [];
+    log.applyingIndex = last.index;
+    this.applyingSince = this.replica.now;
+    return committed;
+  }
+
+  private takeFetched(): readonly Entry[] {
+    const { log } = this.replica;
+    const fetched = this.fetchedToApply;
+    this.fetchedToApply = [];
+    return fetched.filter(
+      (entry) => entry.index > log.applyingIndex && entry.index <= log.appliable,
+    );
+  }
+
+  private windowToApply(): readonly Entry[] {
+    const { log, fetches } = this.replica;
+    const from = log.applyingIndex + 1;
+    const entries = log.entries(from, log.appliable, applyBytesMax);
+    if (entries !== 'belowWindow') return entries;
+    this.fetchingToApply = true;
+    fetches.push({
+      purpose: 'apply',
+      to: noReplica,
+      from,
+      last: log.appliable,
+      bytesMax: applyBytesMax,
+    });
+    return [];
+  }
+
   /**
    * The persist batch of the last `ready()` is durable. `last` is the (term, index) of its last
    * entry (or of its log reset), undefined if it held only a hard state.
    */
-  persisted(last: EntryId | undefined): void;
-  applied(index: LogIndex): void;
-  entriesFetched(fetch: { readonly purpose: 'send' | 'apply'; readonly to: ReplicaId; readonly from: LogIndex }, entries: readonly Entry[]): void;
+  persisted(last: EntryId | undefined): void {
+    assert(this.persisting, () => 'persisted() answers a batch that is out');
+    this.persisting = false;
+    if (last !== undefined) this.replica.log.persisted(last);
+    this.core.onPersisted();
+  }
+
+  applied(index: LogIndex): void {
+    const { log } = this.replica;
+    // A batch that was under way when a snapshot was installed.
+    if (index < log.appliedIndex) return;
+    log.appliedTo(index);
+    this.applyingSince = this.replica.now;
+  }
+
+  entriesFetched(
+    fetch: { readonly purpose: 'send' | 'apply'; readonly to: ReplicaId; readonly from: LogIndex },
+    entries: readonly Entry[],
+  ): void {
+    const { role } = this.core;
+    if (fetch.purpose === 'apply') {
+      this.fetchingToApply = false;
+      if (fetch.from === this.replica.log.applyingIndex + 1) this.fetchedToApply = entries;
+    } else if (role.kind === 'leader') {
+      role.onFetched(fetch.to, fetch.from, entries);
+    }
+  }
+
   /** The message that offers a snapshot to `to`, in the current term; undefined if not leader. */
-  snapshotMessage(to: ReplicaId, snapshot: SnapshotMeta): Message | undefined;
-  snapshotSent(result: { readonly to: ReplicaId; readonly index: LogIndex; readonly ok: boolean }): void;
-  /** The restore asked for by `Ready.restore` ended; `ok` false: keep the old state, ask again. */
-  restored(snapshot: SnapshotMeta, ok: boolean): void;
+  snapshotMessage(to: ReplicaId, snapshot: SnapshotMeta): Message | undefined {
+    const { id: from, term } = this.replica;
+    return this.isLeader ? { type: 'snapshot', from, to, term, snapshot } : undefined;
+  }
+
+  snapshotSent(result: {
+    readonly to: ReplicaId;
+    readonly index: LogIndex;
+    readonly ok: boolean;
+  }): void {
+    const { role } = this.core;
+    if (role.kind === 'leader') role.onSnapshotSent(result.to, result.index, result.ok);
+  }
+
+  /** The restore asked for by `Ready.restore` ended; `ok` false: ask for another snapshot. */
+  restored(snapshot: SnapshotMeta, ok: boolean): void {
+    this.core.onRestored(snapshot, ok);
+  }
+
   /** The log on disk now begins at `firstIndex`; allowed up to the applied index + 1. */
-  compacted(firstIndex: LogIndex): void;
-  /** Peers on `node` became unreachable: their progress falls back to probing. */
-  unreachable(replica: ReplicaId): void;
-  termAt(index: LogIndex): Term | undefined;
-  status(): RaftStatus;
-  readonly isLeader: boolean;
-  readonly term: Term;
-  readonly leader: ReplicaId;
+  compacted(firstIndex: LogIndex): void {
+    this.replica.compact(firstIndex);
+  }
+
+  /** The replica's node became unreachable: its progress falls back to probing. */
+  unreachable(replica: ReplicaId): void {
+    const { role } = this.core;
+    if (role.kind === 'leader') role.unreachable(replica);
+  }
+
+  /** The term of an index that is in the log, or the one just before its first. */
+  termAt(index: LogIndex): Term | undefined {
+    return this.replica.log.termAt(index);
+  }
+
+  status(): RaftStatus {
+    const { replica } = this;
+    const { log } = replica;
+    const { role } = this.core;
+    return {
+      id: replica.id,
+      role: role.kind,
+      term: replica.term,
+      vote: replica.vote,
+      leader: replica.leader,
+      firstIndex: log.firstIndex,
+      lastIndex: log.lastIndex,
+      persistedIndex: log.persistedIndex,
+      commitIndex: log.commitIndex,
+      appliedIndex: log.appliedIndex,
+      membership: replica.membershipAt,
+      transferTo: role.kind === 'leader' ? role.transferTo : noReplica,
+      restoring: replica.needsSnapshot || replica.restoring !== undefined,
+      progress: role.kind === 'leader' ? role.progress() : [],
+      dropped: { ...replica.dropped },
+    };
+  }
+}
+
+const nothingToPersist = {
+  hardState: undefined,
+  entries: [],
+  logReset: undefined,
+  messagesAfterPersist: [],
+} as const;
+
+function checkOptions(options: RaftOptions): void {
+  const { electionTicks, heartbeatTicks, leaseTicks } = options;
+  assert(
+    heartbeatTicks >= 1 && heartbeatTicks < electionTicks,
+    () => `heartbeatTicks ${heartbeatTicks} must lie below electionTicks ${electionTicks}`,
+  );
+  // Followers wait at least electionTicks by their clock; ours may run slower (R31, R33).
+  assert(
+    leaseTicks < electionTicks,
+    () => `leaseTicks ${leaseTicks} must lie below electionTicks ${electionTicks}`,
+  );
+  assert(
+    options.messageBytesMax >= 1 && options.inflightMessagesMax >= 1,
+    () => 'windows hold at least one message',
+  );
+  assert(options.stalledTicksMax >= 1, () => 'stalledTicksMax must be at least 1');
 }

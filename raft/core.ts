@@ -1,0 +1,392 @@
+/**
+ * The term gate and the changes of role: which message is heard at all, and who this member is when
+ * it hears it. What a role does is in follower.ts, candidate.ts and leader.ts.
+ */
+import { assertNever } from './assert.js';
+import { Candidate } from './candidate.js';
+import { Follower } from './follower.js';
+import { Leader } from './leader.js';
+import { isVoter } from './membership.js';
+import type { Message, VoteReply, VoteRequest } from './message.js';
+import { isWellFormed } from './message-check.js';
+import type { ReadVerdict } from './options.js';
+import type { VoteResult } from './quorum.js';
+import type { Replica } from './replica.js';
+import { noReplica, type ReplicaId, type SnapshotMeta, type Term } from './types.js';
+
+type CurrentRole = Follower | Candidate | Leader;
+
+export class Core {
+  readonly replica: Replica;
+  role: CurrentRole;
+  /** Until this tick no vote is granted: one given before the restart may stand in a lease (D03). */
+  private readonly silentUntil: number;
+  /** The own disk or apply loop hangs: a leader steps down, and nobody campaigns meanwhile. */
+  private stalled = false;
+
+  constructor(replica: Replica) {
+    this.replica = replica;
+    this.silentUntil = replica.options.silentTicks;
+    this.role = new Follower(replica);
+  }
+
+  // ---- time
+
+  /** `stalled`: this member's own disk or state machine has not moved for too long. */
+  tick(stalled: boolean): void {
+    const { role, replica } = this;
+    replica.now++;
+    this.stalled = stalled;
+    if (role.kind === 'leader') {
+      if (stalled || role.tick() === 'stepDown') this.becomeFollower(noReplica);
+      return;
+    }
+    if (role.kind === 'follower') role.expireReads();
+    role.elapsed++;
+    if (role.elapsed >= role.timeout) this.onElectionTimeout();
+  }
+
+  private onElectionTimeout(): void {
+    if (!this.replica.canCampaign || this.stalled) {
+      this.becomeFollower(noReplica);
+      return;
+    }
+    this.campaign(this.replica.options.preVote ? 'preCandidate' : 'candidate', false);
+  }
+
+  // ---- elections
+
+  /** `transfer`: asked for by the leader, so voters need not honour its lease. */
+  campaign(kind: 'preCandidate' | 'candidate', transfer: boolean): void {
+    const { replica } = this;
+    if (this.role.kind === 'leader' || !replica.canCampaign) return;
+    this.loseReads();
+    const { log } = replica;
+    if (kind === 'candidate') {
+      replica.enterTerm(replica.term + 1);
+      replica.vote = replica.id;
+    }
+    // A rehearsal raises no term: a member that cannot win must not disturb those that can (§9.6).
+    const term = kind === 'candidate' ? replica.term : replica.term + 1;
+    replica.leader = noReplica;
+    const candidate = new Candidate(kind, replica);
+    this.role = candidate;
+    const type = kind === 'candidate' ? 'vote' : 'preVote';
+    for (const { id: to } of replica.membership.members) {
+      if (to === replica.id || !isVoter(replica.membership, to)) continue;
+      const request: VoteRequest = {
+        type,
+        from: replica.id,
+        to,
+        term,
+        lastIndex: log.lastIndex,
+        lastTerm: log.lastTerm,
+        transfer,
+      };
+      // Asking in a term says that it is ours: that must survive a crash first.
+      if (kind === 'candidate') replica.sendAfterPersist(request);
+      else replica.send(request);
+    }
+    if (kind === 'candidate') {
+      // Our own vote counts when it is durable, like everybody's: it comes back through step() (D02).
+      replica.sendAfterPersist(voteReply(replica, { type, to: replica.id, term, granted: true }));
+    } else {
+      this.onVotes(candidate, candidate.record(replica.id, true));
+    }
+  }
+
+  private onVotes(candidate: Candidate, result: VoteResult): void {
+    if (result === 'pending') return;
+    if (result === 'lost') this.becomeFollower(noReplica);
+    else if (candidate.kind === 'preCandidate') this.campaign('candidate', false);
+    else this.role = new Leader(this.replica);
+  }
+
+  becomeFollower(leader: ReplicaId): void {
+    const { role, replica } = this;
+    if (role.kind === 'follower' && replica.leader === leader) {
+      role.elapsed = 0;
+      return;
+    }
+    this.loseReads();
+    replica.leader = leader;
+    this.role = new Follower(replica);
+  }
+
+  private loseReads(): void {
+    if (this.role.kind === 'follower' || this.role.kind === 'leader') this.role.loseReads();
+  }
+
+  // ---- messages
+
+  step(message: Message): void {
+    const { replica } = this;
+    if (message.to !== replica.id) replica.drop('otherReplica');
+    else if (!isWellFormed(message)) replica.drop('malformed');
+    else if (this.passTermGate(message)) this.dispatch(message);
+  }
+
+  /** Higher terms are entered, lower ones answered or dropped. False: nothing more to do. */
+  private passTermGate(message: Message): boolean {
+    const { term } = this.replica;
+    if (message.term > term) return this.onHigherTerm(message);
+    if (message.term < term) {
+      this.onLowerTerm(message);
+      return false;
+    }
+    return true;
+  }
+
+  private onHigherTerm(message: Message): boolean {
+    const { replica } = this;
+    if (message.type === 'vote' || message.type === 'preVote') {
+      if (this.ignoresCandidates(message)) {
+        replica.drop('leaderIsAlive');
+        return false;
+      }
+      // The asked term is a hypothesis, not a fact: it is not entered (thesis §9.6).
+      if (message.type === 'preVote') return true;
+    }
+    // A granted pre-vote echoes the hypothetical term.
+    if (message.type === 'preVoteReply' && message.granted) return true;
+    this.enterTerm(message.term, leaderOf(message));
+    return true;
+  }
+
+  /**
+   * Having heard a leader within an election timeout, members neither help to depose it (thesis
+   * §4.2.3, §6.4.1: the lease rests on this) nor let removed ones disturb it (R22). After a restart
+   * they have forgotten whom they heard, and keep silent for as long (D03).
+   */
+  private ignoresCandidates(message: VoteRequest): boolean {
+    if (message.transfer) return false;
+    const { replica, role } = this;
+    if (replica.now < this.silentUntil) return true;
+    if (!replica.options.checkQuorum && !replica.options.preVote) return false;
+    if (role.kind === 'leader') return true;
+    return (
+      role.kind === 'follower' &&
+      replica.leader !== noReplica &&
+      role.elapsed < replica.options.electionTicks
+    );
+  }
+
+  private onLowerTerm(message: Message): void {
+    const { replica } = this;
+    const { id: from, term } = replica;
+    switch (message.type) {
+      case 'append':
+      case 'heartbeat':
+      case 'snapshot':
+        // Tells a leader of an older term that it is none any more; without this one that came back
+        // from a partition with a higher term could neither win nor be heard (etcd: pre-vote).
+        replica.send({
+          type: 'appendReply',
+          from,
+          to: message.from,
+          term,
+          index: 0,
+          rejected: true,
+          hintIndex: 0,
+          hintTerm: 0,
+        });
+        break;
+      case 'preVote':
+      case 'vote':
+        replica.send(
+          voteReply(replica, { type: message.type, to: message.from, term, granted: false }),
+        );
+        break;
+      default:
+        replica.drop('lowerTerm');
+    }
+  }
+
+  private enterTerm(term: Term, leader: ReplicaId): void {
+    this.loseReads();
+    this.replica.enterTerm(term);
+    this.replica.leader = leader;
+    this.role = new Follower(this.replica);
+  }
+
+  private dispatch(message: Message): void {
+    switch (message.type) {
+      case 'vote':
+      case 'preVote':
+        this.onVoteRequest(message);
+        break;
+      case 'voteReply':
+      case 'preVoteReply':
+        this.onVoteReply(message);
+        break;
+      case 'append':
+        this.follow(message.from)?.onAppend(message);
+        break;
+      case 'heartbeat':
+        this.follow(message.from)?.onHeartbeat(message);
+        break;
+      case 'snapshot':
+        this.follow(message.from)?.onSnapshot(message);
+        break;
+      case 'appendReply':
+        if (this.role.kind === 'leader') this.role.onAppendReply(message);
+        this.afterCommit();
+        break;
+      case 'heartbeatReply':
+        if (this.role.kind === 'leader') this.role.onHeartbeatReply(message);
+        break;
+      case 'timeoutNow':
+        if (this.role.kind === 'follower' && message.from === this.replica.leader)
+          this.campaign('candidate', true);
+        break;
+      case 'readIndex':
+        this.onReadIndex(message.from, message.context, message);
+        break;
+      case 'readIndexReply':
+        if (this.role.kind === 'follower') this.role.onReadIndexReply(message);
+        else this.replica.drop('unknownReadContext');
+        break;
+      default:
+        assertNever(message);
+    }
+  }
+
+  /** The sender leads this term: election safety says that nobody else does. */
+  private follow(leader: ReplicaId): Follower | undefined {
+    if (this.role.kind === 'leader') {
+      this.replica.drop('secondLeader');
+      return undefined;
+    }
+    if (this.role.kind !== 'follower') this.becomeFollower(leader);
+    if (this.role.kind !== 'follower') return undefined;
+    this.role.hear(leader);
+    return this.role;
+  }
+
+  private onVoteRequest(message: VoteRequest): void {
+    const { replica, role } = this;
+    const { type, from: to } = message;
+    const silent = replica.now < this.silentUntil && !message.transfer;
+    const free =
+      type === 'preVote'
+        ? message.term > replica.term
+        : replica.vote === to || (replica.vote === noReplica && replica.leader === noReplica);
+    // A member that believes itself a learner still grants: it may have missed the entry that made
+    // it a voter, and the quorum may need its vote to tell it (see the README's example).
+    const granted = free && !silent && replica.log.isUpToDate(message.lastIndex, message.lastTerm);
+    if (type === 'preVote') {
+      replica.send(
+        voteReply(replica, { type, to, term: granted ? message.term : replica.term, granted }),
+      );
+    } else if (granted) {
+      replica.vote = to;
+      if (role.kind === 'follower') role.elapsed = 0;
+      replica.sendAfterPersist(voteReply(replica, { type, to, term: replica.term, granted }));
+    } else {
+      replica.send(voteReply(replica, { type, to, term: replica.term, granted }));
+    }
+  }
+
+  private onVoteReply(message: VoteReply): void {
+    const { role } = this;
+    const awaited = message.type === 'voteReply' ? 'candidate' : 'preCandidate';
+    if (role.kind === 'follower' || role.kind === 'leader' || role.kind !== awaited) {
+      this.replica.drop('lateVote');
+      return;
+    }
+    // An answer to an earlier rehearsal names another term.
+    if (
+      message.type === 'preVoteReply' &&
+      message.granted &&
+      message.term !== this.replica.term + 1
+    ) {
+      this.replica.drop('lateVote');
+      return;
+    }
+    this.onVotes(role, role.record(message.from, message.granted));
+  }
+
+  private onReadIndex(
+    from: ReplicaId,
+    context: string,
+    message: Extract<Message, { type: 'readIndex' }>,
+  ): void {
+    const { replica, role } = this;
+    if (role.kind === 'leader') role.onReadIndex(message);
+    else {
+      const { id, term } = replica;
+      replica.send({
+        type: 'readIndexReply',
+        from: id,
+        to: from,
+        term,
+        context,
+        index: 0,
+        refused: true,
+      });
+    }
+  }
+
+  // ---- reads
+
+  readIndex(context: string): ReadVerdict {
+    const { replica, role } = this;
+    if (role.kind === 'leader') return role.readIndex(context, replica.options.leaseTicks > 0);
+    if (role.kind !== 'follower' || replica.leader === noReplica)
+      return { kind: 'notLeader', leader: noReplica };
+    if (replica.needsSnapshot) return { kind: 'refused', reason: 'noQuorumYet' };
+    role.askReadIndex(context);
+    return { kind: 'pending' };
+  }
+
+  // ---- completions
+
+  /** After anything that may have moved the commit index. */
+  afterCommit(): void {
+    if (this.role.kind === 'leader' && this.role.isRemoved) this.becomeFollower(noReplica);
+  }
+
+  onPersisted(): void {
+    if (this.role.kind !== 'leader') return;
+    this.role.maybeCommit();
+    this.afterCommit();
+  }
+
+  onRestored(snapshot: SnapshotMeta, ok: boolean): void {
+    const { replica } = this;
+    const { restoring } = replica;
+    if (restoring === undefined || restoring.index !== snapshot.index) return;
+    replica.restoring = undefined;
+    // A failed install leaves half a state behind: only another snapshot can mend that.
+    replica.needsSnapshot = !ok;
+    if (!ok) return;
+    replica.installSnapshot(snapshot);
+    if (replica.leader !== noReplica && replica.leader !== replica.id) {
+      replica.acknowledge(replica.leader, snapshot.index);
+    }
+  }
+}
+
+function leaderOf(message: Message): ReplicaId {
+  return message.type === 'append' || message.type === 'heartbeat' || message.type === 'snapshot'
+    ? message.from
+    : noReplica;
+}
+
+function voteReply(
+  replica: Replica,
+  {
+    type,
+    to,
+    term,
+    granted,
+  }: { type: 'vote' | 'preVote'; to: ReplicaId; term: Term; granted: boolean },
+): VoteReply {
+  return {
+    type: type === 'vote' ? 'voteReply' : 'preVoteReply',
+    from: replica.id,
+    to,
+    term,
+    granted,
+  };
+}

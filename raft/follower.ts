@@ -1,0 +1,161 @@
+/** A follower: passive; answers its leader, and asks it for read indexes. */
+import { assert } from './assert.js';
+import type { AppendRequest, Heartbeat, ReadIndexReply, SnapshotRequest } from './message.js';
+import type { Replica } from './replica.js';
+import type { Entry, LogIndex, ReplicaId } from './types.js';
+
+interface AskedRead {
+  readonly context: string;
+  readonly sinceTick: number;
+}
+
+export class Follower {
+  readonly kind = 'follower';
+  /** Ticks since the leader was last heard, or a vote granted. */
+  elapsed = 0;
+  /** Drawn anew for every wait (paper §5.2: split votes). */
+  readonly timeout: number;
+  private asked: AskedRead[] = [];
+  private readonly replica: Replica;
+
+  constructor(replica: Replica) {
+    this.replica = replica;
+    const { electionTicks } = replica.options;
+    this.timeout = electionTicks + replica.random.below(electionTicks);
+  }
+
+  hear(leader: ReplicaId): void {
+    this.elapsed = 0;
+    this.replica.leader = leader;
+  }
+
+  onAppend(message: AppendRequest): void {
+    const { replica } = this;
+    const { log } = replica;
+    if (replica.restoring !== undefined) return;
+    if (replica.needsSnapshot) {
+      this.refuse(message, 0);
+      return;
+    }
+    // Below the commit index the logs agree by the leader completeness property: say how far, and
+    // never compare, let alone truncate (R05).
+    if (message.prevIndex < log.commitIndex) {
+      replica.acknowledge(message.from, log.commitIndex);
+      return;
+    }
+    if (!log.matches(message.prevIndex, message.prevTerm)) {
+      const hint = log.lastAtOrBelowTerm(message.prevIndex, message.prevTerm);
+      this.refuse(message, hint);
+      return;
+    }
+    // Only this much is verified to equal the leader's log; what may lie behind it here is not (R07).
+    const verified = message.prevIndex + message.entries.length;
+    this.takeNewEntries(message.entries);
+    if (message.commit > log.commitIndex) {
+      log.commitTo(Math.max(log.commitIndex, Math.min(message.commit, verified)));
+    }
+    replica.acknowledge(message.from, verified);
+  }
+
+  /** Truncates only at a conflict: an older, shorter append that comes late changes nothing (R06). */
+  private takeNewEntries(entries: readonly Entry[]): void {
+    const { replica } = this;
+    const { log } = replica;
+    for (let n = 0; n < entries.length; n++) {
+      const entry = entries[n];
+      if (entry === undefined || log.matches(entry.index, entry.term)) continue;
+      assert(
+        entry.index > log.commitIndex,
+        () => `entry ${entry.index} of term ${entry.term} conflicts with a committed one`,
+      );
+      replica.append(n === 0 ? entries : entries.slice(n));
+      return;
+    }
+  }
+
+  private refuse(message: AppendRequest, hintIndex: LogIndex): void {
+    const { replica } = this;
+    replica.send({
+      type: 'appendReply',
+      from: replica.id,
+      to: message.from,
+      term: replica.term,
+      index: message.prevIndex,
+      rejected: true,
+      hintIndex,
+      // 0 and 0 with a prevIndex that cannot fail: "my state is gone, send a snapshot".
+      hintTerm: replica.needsSnapshot ? 0 : (replica.log.termAt(hintIndex) ?? 0),
+    });
+  }
+
+  onHeartbeat(message: Heartbeat): void {
+    const { replica } = this;
+    const { log } = replica;
+    if (!replica.needsSnapshot && replica.restoring === undefined) {
+      // The leader knows that we match it up to `commit`: no log check is needed.
+      const commit = Math.min(message.commit, log.lastIndex);
+      if (commit > log.commitIndex) log.commitTo(commit);
+    }
+    const { id: from, term } = replica;
+    replica.send({ type: 'heartbeatReply', from, to: message.from, term, round: message.round });
+  }
+
+  onSnapshot({ from, snapshot }: SnapshotRequest): void {
+    const { replica } = this;
+    // One at a time: a second one that comes meanwhile waits for the leader to ask again (R10).
+    if (replica.restoring !== undefined) {
+      replica.drop('snapshotWhileRestoring');
+      return;
+    }
+    if (snapshot.index <= replica.log.commitIndex && !replica.needsSnapshot) {
+      replica.acknowledge(from, replica.log.commitIndex);
+      return;
+    }
+    if (snapshot.index < replica.log.appliedIndex) {
+      replica.drop('snapshotTooOld');
+      return;
+    }
+    replica.restoring = { ...snapshot, from };
+    replica.restore = replica.restoring;
+  }
+
+  /** True when the leader was asked; the answer comes as a read state. */
+  askReadIndex(context: string): void {
+    const { id: from, leader: to, term } = this.replica;
+    this.asked.push({ context, sinceTick: this.replica.now });
+    this.replica.send({ type: 'readIndex', from, to, term, context });
+  }
+
+  onReadIndexReply({ context, index, refused }: ReadIndexReply): void {
+    const at = this.asked.findIndex((read) => read.context === context);
+    if (at < 0) {
+      this.replica.drop('unknownReadContext');
+      return;
+    }
+    this.asked.splice(at, 1);
+    this.replica.readStates.push({ context, index: refused ? undefined : index });
+  }
+
+  /** Reads that the leader never answered: lost messages are not sent again, reads are asked anew. */
+  expireReads(): void {
+    const { now, options, readStates } = this.replica;
+    while (
+      this.asked.length > 0 &&
+      now - (this.asked[0]?.sinceTick ?? now) >= options.electionTicks
+    ) {
+      const read = this.asked.shift();
+      if (read !== undefined) readStates.push({ context: read.context, index: undefined });
+    }
+  }
+
+  /** The leader changed: nobody will answer. */
+  loseReads(): void {
+    for (const { context } of this.asked)
+      this.replica.readStates.push({ context, index: undefined });
+    this.asked = [];
+  }
+
+  get readsAsked(): number {
+    return this.asked.length;
+  }
+}

@@ -1,0 +1,197 @@
+/**
+ * One member of a group: the state that survives changes of role, and what it has to say. The roles
+ * (follower.ts, candidate.ts, leader.ts) act on it; core.ts chooses the role.
+ */
+import { assert } from './assert.js';
+import { RaftLog } from './log.js';
+import { decodeMembership, isVoter } from './membership.js';
+import type { Message } from './message.js';
+import type { RaftOptions, RestoredState } from './options.js';
+import { Random } from './random.js';
+import type { Fetch, ReadState } from './ready.js';
+import {
+  EntryKind,
+  noReplica,
+  type Entry,
+  type HardState,
+  type LogIndex,
+  type Membership,
+  type MembershipAt,
+  type ReplicaId,
+  type SnapshotMeta,
+  type Term,
+} from './types.js';
+
+type Restore = SnapshotMeta & { readonly from: ReplicaId };
+
+export class Replica {
+  readonly id: ReplicaId;
+  readonly options: RaftOptions;
+  readonly log: RaftLog;
+  readonly random: Random;
+  /** Only `enterTerm` changes these two: a new term begins without a vote. */
+  term: Term;
+  vote: ReplicaId;
+  leader: ReplicaId = noReplica;
+  /** Ticks since construction: the only time there is. */
+  now = 0;
+  /** Memberships in the log, ascending; the last is in force, committed or not (thesis §4.1). */
+  private memberships: MembershipAt[];
+  /** A snapshot is being installed; nothing is applied meanwhile. */
+  restoring: Restore | undefined;
+  /** The state machine is not usable until a snapshot is installed (rules D13, D15). */
+  needsSnapshot: boolean;
+
+  // Output, taken by ready().
+  messages: Message[] = [];
+  messagesAfterPersist: Message[] = [];
+  readStates: ReadState[] = [];
+  fetches: Fetch[] = [];
+  snapshotsWanted: ReplicaId[] = [];
+  restore: Restore | undefined;
+  logReset: SnapshotMeta | undefined;
+  readonly dropped: Record<string, number> = {};
+  private hardState: HardState;
+
+  constructor(options: RaftOptions, state: RestoredState) {
+    this.id = options.id;
+    this.options = options;
+    this.random = new Random(options.seed);
+    this.term = state.hardState.term;
+    this.vote = state.hardState.vote;
+    this.hardState = state.hardState;
+    this.memberships = [...state.memberships];
+    assert(this.memberships.length > 0, () => 'a member knows the membership of its group');
+    this.needsSnapshot = state.restoring;
+    this.log = new RaftLog(
+      {
+        firstIndex: state.firstIndex,
+        lastIndex: state.lastIndex,
+        termRuns: state.termRuns,
+        tail: state.tail,
+        // A restarted member may have applied more than its last hard state said (rule D12).
+        commitIndex: Math.max(state.hardState.commit, state.appliedIndex, state.firstIndex - 1),
+        appliedIndex: Math.max(state.appliedIndex, state.firstIndex - 1),
+      },
+      options.windowBytesMax,
+    );
+    assert(
+      this.term >= this.log.lastTerm,
+      () => `term ${this.term} below the log's ${this.log.lastTerm}`,
+    );
+  }
+
+  get membershipAt(): MembershipAt {
+    const last = this.memberships[this.memberships.length - 1];
+    assert(last !== undefined, () => 'a member knows the membership of its group');
+    return last;
+  }
+
+  get membership(): Membership {
+    return this.membershipAt.membership;
+  }
+
+  /** The membership in force at an index that is still in the log, or just before it. */
+  membershipBefore(index: LogIndex): MembershipAt {
+    for (let n = this.memberships.length - 1; n >= 0; n--) {
+      const at = this.memberships[n];
+      if (at !== undefined && at.index <= index) return at;
+    }
+    return this.membershipAt;
+  }
+
+  /** May this member campaign? A learner or removed one, or one without a state, may not. */
+  get canCampaign(): boolean {
+    return isVoter(this.membership, this.id) && !this.needsSnapshot && this.restoring === undefined;
+  }
+
+  enterTerm(term: Term): void {
+    assert(term > this.term, () => `terms rise: ${term} after ${this.term}`);
+    this.term = term;
+    this.vote = noReplica;
+    this.leader = noReplica;
+  }
+
+  /** Appends, and follows what the entries say about the membership. */
+  append(entries: readonly Entry[]): void {
+    const first = entries[0];
+    if (first === undefined) return;
+    this.forgetMembershipsFrom(first.index);
+    this.log.append(entries);
+    for (const entry of entries) {
+      if (entry.kind !== EntryKind.membership) continue;
+      this.memberships.push({ index: entry.index, membership: decodeMembership(entry.data) });
+    }
+  }
+
+  /** A truncated membership entry was never in force. */
+  private forgetMembershipsFrom(index: LogIndex): void {
+    while (this.memberships.length > 1 && this.membershipAt.index >= index) this.memberships.pop();
+  }
+
+  compact(firstIndex: LogIndex): void {
+    this.log.compact(firstIndex);
+    while (this.memberships.length > 1 && (this.memberships[1]?.index ?? Infinity) < firstIndex) {
+      this.memberships.shift();
+    }
+  }
+
+  /**
+   * The state machine holds the snapshot. If our log has its last entry, what follows it stays: it
+   * was acknowledged, and a quorum may rest on it (paper, figure 13, step 6). Otherwise the log is
+   * another history, or too short, and begins anew.
+   */
+  installSnapshot(snapshot: SnapshotMeta): void {
+    const { log } = this;
+    if (log.matches(snapshot.index, snapshot.term)) {
+      log.skipTo(snapshot.index);
+      return;
+    }
+    log.reset(snapshot);
+    this.memberships = [snapshot.membership];
+    this.logReset = snapshot;
+  }
+
+  drop(reason: string): void {
+    this.dropped[reason] = (this.dropped[reason] ?? 0) + 1;
+  }
+
+  send(message: Message): void {
+    this.messages.push(message);
+  }
+
+  /** For messages that promise something about this disk. */
+  sendAfterPersist(message: Message): void {
+    this.messagesAfterPersist.push(message);
+  }
+
+  /** Accepts everything up to `index`: true only once all of it is durable here. */
+  acknowledge(to: ReplicaId, index: LogIndex): void {
+    const { id: from, term } = this;
+    this.sendAfterPersist({
+      type: 'appendReply',
+      from,
+      to,
+      term,
+      index,
+      rejected: false,
+      hintIndex: 0,
+      hintTerm: 0,
+    });
+  }
+
+  /** The hard state, if the batch at hand must carry it. The commit index alone is no reason. */
+  takeHardState(withBatch: boolean): HardState | undefined {
+    const { term, vote } = this;
+    const { commitIndex: commit } = this.log;
+    const old = this.hardState;
+    const changed = term !== old.term || vote !== old.vote;
+    if (!changed && !(withBatch && commit !== old.commit)) return undefined;
+    this.hardState = { term, vote, commit };
+    return this.hardState;
+  }
+
+  get hardStateChanged(): boolean {
+    return this.term !== this.hardState.term || this.vote !== this.hardState.vote;
+  }
+}
