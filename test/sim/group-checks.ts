@@ -42,13 +42,22 @@ export class GroupChecks {
   readonly invariants = new GroupInvariants();
   /** The hash of the state machine after each index, from whoever got there first. */
   private readonly hashes: number[] = [];
+  private readonly options: GroupOptions;
+  private readonly members: ReadonlyMap<ReplicaId, CheckedMember>;
+  private readonly coverage: Coverage;
+  private readonly trace: Trace;
 
   constructor(
-    private readonly options: GroupOptions,
-    private readonly members: ReadonlyMap<ReplicaId, CheckedMember>,
-    private readonly coverage: Coverage,
-    private readonly trace: Trace,
-  ) {}
+    options: GroupOptions,
+    members: ReadonlyMap<ReplicaId, CheckedMember>,
+    coverage: Coverage,
+    trace: Trace,
+  ) {
+    this.options = options;
+    this.members = members;
+    this.coverage = coverage;
+    this.trace = trace;
+  }
 
   /** A core was built from what its disk and engine gave back. */
   started(member: CheckedMember, core: RawNode): void {

@@ -27,8 +27,11 @@ export class History {
   private writes = 0;
   private readonly acknowledged = new Map<number, LogIndex>();
   private readonly refuted = new Set<number>();
+  private readonly coverage: Coverage;
 
-  constructor(private readonly coverage: Coverage) {}
+  constructor(coverage: Coverage) {
+    this.coverage = coverage;
+  }
 
   beginWrite(): BegunWrite {
     this.writes++;

@@ -16,11 +16,13 @@ export interface ClockSetting {
 
 export class LocalClock {
   private counted = 0;
+  private readonly setting: ClockSetting;
+  private readonly trueNow: () => number;
 
-  constructor(
-    private readonly setting: ClockSetting,
-    private readonly trueNow: () => number,
-  ) {
+  constructor(setting: ClockSetting, trueNow: () => number) {
+    this.setting = setting;
+    this.trueNow = trueNow;
+
     this.skipDue();
   }
 

@@ -12,17 +12,19 @@ import type { World } from './world.js';
 
 /** More replicas than this ever are more than a run of some seconds can make use of. */
 const replicasMax = 14;
-/** A removed replica may live on and disturb for a while. */
-const removedLifeMaxMs = 4000;
 
 export class Operator {
   /** Replicas that were created for a change that may not have come about. */
   private readonly spare: Member[] = [];
+  /** Ids that stood in a membership once: when removed, they are never added again (rule D01). */
+  private readonly everMember = new Set<ReplicaId>();
+  private readonly world: World;
+  private readonly random: SimRandom;
 
-  constructor(
-    private readonly world: World,
-    private readonly random: SimRandom,
-  ) {}
+  constructor(world: World, random: SimRandom) {
+    this.world = world;
+    this.random = random;
+  }
 
   begin(): void {
     for (const [kind, everyMs] of this.world.plan.operations) this.repeat(kind, everyMs);
@@ -39,6 +41,7 @@ export class Operator {
   private operate(kind: OperationKind): void {
     switch (kind) {
       case 'membership':
+        this.retire();
         return this.changeMembership();
       case 'transfer':
         return this.transfer();
@@ -104,7 +107,6 @@ export class Operator {
     const free = this.spare.filter(
       ({ id }) => !present.includes(id) && this.world.members.get(id)?.isDestroyed === false,
     );
-    // An id that has been in a membership may have been removed from it: never added again (D01).
     const unused = free.filter(({ id }) => !this.everMember.has(id));
     for (const id of present) this.everMember.add(id);
     const reused = this.random.pick(unused);
@@ -114,7 +116,6 @@ export class Operator {
     this.spare.push(created);
     return created;
   }
-  private readonly everMember = new Set<ReplicaId>();
 
   private transfer(): void {
     const leader = this.believedLeader();
@@ -126,11 +127,14 @@ export class Operator {
     });
   }
 
-  /** Destroys removed replicas some time after the group has agreed on their removal. */
-  retire(id: ReplicaId): void {
-    this.world.timeline.after(this.random.between(0, removedLifeMaxMs), () => {
-      this.world.members.get(id)?.destroy();
-    });
+  /** Destroys replicas whose removal is committed, sooner or later: they may disturb meanwhile. */
+  private retire(): void {
+    const status = this.world.leader()?.core?.status();
+    if (status === undefined || status.membership.index > status.commitIndex) return;
+    const present = new Set(status.membership.membership.members.map(({ id }) => id));
+    for (const id of this.everMember) {
+      if (!present.has(id) && this.random.chance(0.4)) this.world.members.get(id)?.destroy();
+    }
   }
 
   /** Mostly the true leader, sometimes one that has been deposed and does not know. */

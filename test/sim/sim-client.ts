@@ -16,12 +16,15 @@ export class SimClient {
   private believed: ReplicaId = noReplica;
   /** Counts operations, so that the answer to one given up is not taken for the present one. */
   private operation = 0;
+  private readonly world: World;
+  private readonly history: History;
+  private readonly random: SimRandom;
 
-  constructor(
-    private readonly world: World,
-    private readonly history: History,
-    private readonly random: SimRandom,
-  ) {}
+  constructor(world: World, history: History, random: SimRandom) {
+    this.world = world;
+    this.history = history;
+    this.random = random;
+  }
 
   begin(): void {
     this.thinkThenAct();

@@ -77,13 +77,15 @@ export class SimMember implements CheckedMember {
   private cachedImage: Image | undefined;
   private waiting = new WaitingClients();
   private contexts = 0;
+  readonly id: ReplicaId;
+  private readonly around: Surroundings;
+  private readonly random: SimRandom;
 
-  constructor(
-    readonly id: ReplicaId,
-    membership: Membership,
-    private readonly around: Surroundings,
-    private readonly random: SimRandom,
-  ) {
+  constructor(id: ReplicaId, membership: Membership, around: Surroundings, random: SimRandom) {
+    this.id = id;
+    this.around = around;
+    this.random = random;
+
     this.disk = new SimDisk(membership);
     const { clockSkew, tickMs } = around.plan;
     const rate = 1 + random.between(-clockSkew, clockSkew);

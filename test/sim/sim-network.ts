@@ -20,6 +20,14 @@ export interface Parcel {
 /** Told once for each snapshot: did its bytes arrive? */
 export type Arrival = (arrived: boolean) => void;
 
+export interface NetworkSurroundings {
+  readonly timeline: Timeline;
+  readonly coverage: Coverage;
+  readonly trace: Trace;
+  /** True if the receiver is there to take it. */
+  readonly deliver: (parcel: Parcel) => boolean;
+}
+
 interface Link {
   cuts: number;
   /** Delays are this many times longer. */
@@ -44,15 +52,15 @@ const snapshotLossKnownMs = 300;
 export class SimNetwork {
   private readonly links = new Map<number, Link>();
   private readonly lostTypes = new Map<MessageType, number>();
+  private readonly around: NetworkSurroundings;
+  private plan: NetworkPlan;
+  private readonly random: SimRandom;
 
-  constructor(
-    private readonly timeline: Timeline,
-    private readonly random: SimRandom,
-    private plan: NetworkPlan,
-    private readonly coverage: Coverage,
-    private readonly trace: Trace,
-    private readonly deliver: (parcel: Parcel) => boolean,
-  ) {}
+  constructor(around: NetworkSurroundings, plan: NetworkPlan, random: SimRandom) {
+    this.around = around;
+    this.plan = plan;
+    this.random = random;
+  }
 
   /** Cuts one direction; cuts add up, and `mend` takes one away. */
   cut(from: ReplicaId, to: ReplicaId): void {
@@ -90,49 +98,50 @@ export class SimNetwork {
     const delayMs = this.delayOf(link);
     this.carry(parcel, delayMs, arrival);
     if (this.random.chance(this.plan.duplication)) {
-      this.coverage.count('message duplicated');
+      this.around.coverage.count('message duplicated');
       this.carry(parcel, this.delayOf(link), undefined);
     }
   }
 
   private carry(parcel: Parcel, delayMs: number, arrival: Arrival | undefined): void {
-    this.timeline.after(delayMs, () => {
+    this.around.timeline.after(delayMs, () => {
       const { from, to } = parcel.message;
       // A cut also takes what is on its way: else a long delay would reach through a partition.
-      const arrived = this.link(from, to).cuts === 0 && this.deliver(parcel);
-      if (arrival !== undefined) this.timeline.after(this.plan.delayMinMs, () => arrival(arrived));
+      const arrived = this.link(from, to).cuts === 0 && this.around.deliver(parcel);
+      if (arrival !== undefined)
+        this.around.timeline.after(this.plan.delayMinMs, () => arrival(arrived));
     });
   }
 
   private lose(parcel: Parcel, arrival: Arrival | undefined): void {
-    this.coverage.count('message lost');
-    if (this.trace.isRead) this.trace.line(`lost ${describeMessage(parcel.message)}`);
+    this.around.coverage.count('message lost');
+    if (this.around.trace.isRead) this.around.trace.line(`lost ${describeMessage(parcel.message)}`);
     if (arrival === undefined) return;
-    this.coverage.count('snapshot lost');
-    this.timeline.after(snapshotLossKnownMs, () => arrival(false));
+    this.around.coverage.count('snapshot lost');
+    this.around.timeline.after(snapshotLossKnownMs, () => arrival(false));
   }
 
   private isLost(type: MessageType, link: Link): boolean {
     if (link.cuts > 0 || this.random.chance(this.plan.loss)) return true;
     if (!this.random.chance(this.lostTypes.get(type) ?? 0)) return false;
-    this.coverage.count('type of message lost');
+    this.around.coverage.count('type of message lost');
     return true;
   }
 
   private delayOf(link: Link): number {
     const { delayMinMs, delayMaxMs, longHold, ordered } = this.plan;
     if (this.random.chance(longHold)) {
-      this.coverage.count('message held back for long');
+      this.around.coverage.count('message held back for long');
       return this.random.between(200, 8000);
     }
     const delayMs = this.random.tailed(delayMinMs, delayMaxMs) * link.slowness;
-    const arrival = this.timeline.now + delayMs;
+    const arrival = this.around.timeline.now + delayMs;
     if (arrival >= link.lastArrival) {
       link.lastArrival = arrival;
       return delayMs;
     }
-    if (ordered) return link.lastArrival - this.timeline.now;
-    this.coverage.count('message overtaken');
+    if (ordered) return link.lastArrival - this.around.timeline.now;
+    this.around.coverage.count('message overtaken');
     return delayMs;
   }
 

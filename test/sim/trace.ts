@@ -6,13 +6,16 @@ export class Trace {
   private high = 0x811c9dc5;
   private low = 0x1b873593;
   private readonly lines: string[] = [];
+  private readonly now: () => number;
+  private readonly keep: number;
+  private readonly print: ((line: string) => void) | undefined;
 
   /** `keep` is the number of last lines kept, 0 for none; `print` gets each line at once. */
-  constructor(
-    private readonly now: () => number,
-    private readonly keep: number,
-    private readonly print?: (line: string) => void,
-  ) {}
+  constructor(now: () => number, keep: number, print?: (line: string) => void) {
+    this.now = now;
+    this.keep = keep;
+    this.print = print;
+  }
 
   /** Is anybody reading? Ask before building text. */
   get isRead(): boolean {

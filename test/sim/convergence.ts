@@ -1,0 +1,114 @@
+/**
+ * What must become true once all faults have ended (liveness): one leader soon, a new write taken,
+ * no joint configuration left over, everybody in the group with the same state, and every write
+ * that was acknowledged in it exactly once. Without this phase a lost write is a false alarm.
+ */
+import type { RaftStatus } from '../../raft/index.js';
+import type { GroupChecks } from './group-checks.js';
+import { commandOf } from './history.js';
+import type { BegunWrite, History } from './history.js';
+import type { SimMember } from './sim-member.js';
+import type { World } from './world.js';
+
+/** A leader has to be there within this time. */
+const leaderWithinMs = 5000;
+const attemptEveryMs = 100;
+
+export class Convergence {
+  private newWriteDone = false;
+  private newReadDone = false;
+  private readonly world: World;
+  private readonly history: History;
+  private readonly checks: GroupChecks;
+
+  constructor(world: World, history: History, checks: GroupChecks) {
+    this.world = world;
+    this.history = history;
+    this.checks = checks;
+  }
+
+  /** Lets time pass until all is well, at most `limitMs`; throws what is still missing then. */
+  require(limitMs: number): void {
+    const { timeline } = this.world;
+    const end = timeline.now + limitMs;
+    const leaderBy = Math.min(end, timeline.now + leaderWithinMs);
+    timeline.run(leaderBy, () => this.world.leader() !== undefined);
+    if (this.world.leader() === undefined) {
+      throw new Error(`no leader ${leaderWithinMs} ms after everything healed: ${this.state()}`);
+    }
+    this.attempt();
+    timeline.run(end, () => this.missing() === undefined);
+    const missing = this.missing();
+    if (missing !== undefined) throw new Error(`never whole again: ${missing}: ${this.state()}`);
+    this.history.check(this.checks.invariants.applied);
+  }
+
+  /** New writes and reads until one of each was answered. */
+  private attempt(): void {
+    if (this.newWriteDone && this.newReadDone) return;
+    const leader = this.world.leader();
+    if (leader !== undefined && !this.newWriteDone) {
+      const write: BegunWrite = this.history.beginWrite();
+      leader.propose(commandOf(write.value, 4), (outcome, index) => {
+        this.history.writeEnds(write, outcome, index);
+        if (outcome === 'ok') this.newWriteDone = true;
+      });
+    }
+    if (leader !== undefined && !this.newReadDone) {
+      const read = this.history.beginRead();
+      leader.read((index) => {
+        if (index === undefined) return;
+        this.history.readEnds(read, index);
+        this.newReadDone = true;
+      });
+    }
+    this.world.timeline.after(attemptEveryMs, () => this.attempt());
+  }
+
+  /** What is not well yet, in words. */
+  private missing(): string | undefined {
+    if (!this.newWriteDone) return 'no new write was acknowledged';
+    if (!this.newReadDone) return 'no new read was answered';
+    const leader = this.world.leader();
+    const status = leader?.seen;
+    if (leader === undefined || status === undefined) return 'there is no leader';
+    const { membership } = status.membership;
+    if (membership.outgoing.length > 0) return 'a joint configuration was never left';
+    if (status.appliedIndex < status.lastIndex) return 'the leader has not applied its log';
+    for (const { id } of membership.members) {
+      const member = this.world.members.get(id);
+      if (member === undefined || member.isDestroyed) continue;
+      const lag = lagOf(member, leader);
+      if (lag !== undefined) return lag;
+    }
+    return undefined;
+  }
+
+  private state(): string {
+    const parts: string[] = [];
+    for (const { id, seen, isDestroyed } of this.world.members.values()) {
+      if (!isDestroyed) parts.push(`${id} ${seen === undefined ? 'down' : summary(seen)}`);
+    }
+    return parts.join('; ');
+  }
+}
+
+function lagOf(member: SimMember, leader: SimMember): string | undefined {
+  const { state, restoringMarker } = member.engine;
+  if (restoringMarker) return `member ${member.id} is still restoring`;
+  if (state.index !== leader.engine.state.index) {
+    return `member ${member.id} stands at ${state.index}, the leader at ${leader.engine.state.index}`;
+  }
+  if (state.hash !== leader.engine.state.hash) {
+    throw new Error(`members ${member.id} and ${leader.id} differ at ${state.index}`);
+  }
+  return undefined;
+}
+
+function summary(seen: RaftStatus): string {
+  const { role, term, leader, commitIndex, lastIndex, appliedIndex, restoring } = seen;
+  return (
+    `${role} term=${term} leader=${leader} commit=${commitIndex} last=${lastIndex} ` +
+    `applied=${appliedIndex}${restoring ? ' restoring' : ''}`
+  );
+}
