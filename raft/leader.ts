@@ -229,7 +229,8 @@ export class Leader {
         purpose: 'send',
         to: peer.id,
         from: peer.next,
-        last,
+        // What is in the window may not be on disk yet.
+        last: Math.min(last, log.lastBelowWindow),
         bytesMax: options.messageBytesMax,
       } as const;
       peer.fetching = true;

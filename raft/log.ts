@@ -179,6 +179,11 @@ export class RaftLog {
     this.evict();
   }
 
+  /** The last index that left the window: durable here, and read by a fetch. */
+  get lastBelowWindow(): LogIndex {
+    return this.windowFirst - 1;
+  }
+
   /** Entries from..last as far as they are in the window and within `bytesMax` (at least one). */
   entries(from: LogIndex, last: LogIndex, bytesMax: number): readonly Entry[] | 'belowWindow' {
     if (from < this.windowFirst) return 'belowWindow';
