@@ -335,6 +335,12 @@ export class Leader {
     }
     if (message.index <= peer.match || peer.state === 'snapshot') return;
     if (peer.state === 'probe' && message.index !== peer.next - 1) return;
+    const floor = log.firstIndex - 1;
+    if (message.hintIndex < floor || message.index <= floor) {
+      // The logs part below our first index: what it needs is compacted away.
+      this.wantSnapshot(peer);
+      return;
+    }
     const agreed = log.lastAtOrBelowTerm(
       Math.min(message.hintIndex, message.index - 1),
       message.hintTerm,

@@ -33,9 +33,13 @@ export class ScenarioLaws {
     if (index > this.appliedMax) throw new Error(`${id} installs ${index}, applied by nobody`);
   }
 
-  /** A promise is about a disk: nothing is acknowledged or voted that is not durable. */
+  /**
+   * A promise is about a disk: nothing is acknowledged, voted or asked for that is not durable. One
+   * of a term that the disk has left behind is kept already, because that term cannot come back.
+   */
   sent(id: ReplicaId, message: Message, disk: ScenarioDisk): void {
     const { hardState, lastIndex } = disk;
+    if (message.term < hardState.term) return;
     const broken =
       (message.type === 'appendReply' && !message.rejected && message.index > lastIndex) ||
       (message.type === 'voteReply' &&

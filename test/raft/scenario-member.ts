@@ -59,8 +59,10 @@ export interface Crash {
 }
 
 export class ScenarioMember {
-  disk: ScenarioDisk;
+  readonly id: ReplicaId;
+  readonly disk: ScenarioDisk;
   readonly held = new Set<DriverStep>();
+  private readonly around: Surroundings;
   private node: RawNode | undefined;
   private batch: PersistBatch | undefined;
   private committed: Entry[] = [];
@@ -73,11 +75,9 @@ export class ScenarioMember {
   private seen: RaftStatus | undefined;
   private starts = 0;
 
-  constructor(
-    readonly id: ReplicaId,
-    membership: Membership,
-    private readonly around: Surroundings,
-  ) {
+  constructor(id: ReplicaId, membership: Membership, around: Surroundings) {
+    this.id = id;
+    this.around = around;
     this.disk = new ScenarioDisk(membership);
   }
 

@@ -9,6 +9,8 @@ import { ScenarioGroup } from './scenario-group.js';
 import { runCommand } from './scenario-commands.js';
 
 const separator = '----';
+/** Of what had happened when a law broke. */
+const linesOnFailure = 12;
 
 interface Block {
   readonly commands: readonly string[];
@@ -50,7 +52,7 @@ function runBlock(group: ScenarioGroup, commands: readonly string[]): readonly s
     try {
       runCommand(group, command);
     } catch (error) {
-      const soFar = group.takeLines().join('\n');
+      const soFar = group.takeLines().slice(-linesOnFailure).join('\n');
       throw new Error(`${command}: ${String(error)}\nafter\n${soFar}`, { cause: error });
     }
   }
