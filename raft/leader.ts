@@ -252,6 +252,7 @@ export class Leader {
       let bytes = 0;
       for (const entry of entries) bytes += entryBytes(entry);
       peer.sent(prevIndex + entries.length, bytes);
+      peer.probeRound = this.round;
     }
     return entries.length > 0;
   }
@@ -281,6 +282,7 @@ export class Leader {
     let bytes = 0;
     for (const entry of entries) bytes += entryBytes(entry);
     peer.sent(from - 1 + entries.length, bytes);
+    peer.probeRound = this.round;
   }
 
   private wantSnapshot(peer: Progress): void {
@@ -362,6 +364,9 @@ export class Leader {
     peer.round = Math.max(peer.round, message.round);
     this.confirmRounds();
     if (peer.state === 'probe') {
+      // Only a round begun after the probe shows that its answer is overdue: the heartbeat of an
+      // election overtakes the first append, which would go out twice.
+      if (message.round <= peer.probeRound) return;
       peer.probing = false;
       if (peer.next > this.replica.log.lastIndex && peer.match < this.replica.log.lastIndex) {
         this.sendAppend(peer, this.replica.log.lastIndex);

@@ -16,6 +16,8 @@ export class Progress {
   state: 'probe' | 'replicate' | 'snapshot' = 'probe';
   /** In `probe`: one is under way; sent again with the next heartbeat round. */
   probing = false;
+  /** The heartbeat round in which it was sent. */
+  probeRound = 0;
   /** Index of the snapshot that is being sent; 0 when none was begun. */
   snapshotIndex: LogIndex = 0;
   /** A range of the log is being read for it. */
