@@ -329,9 +329,9 @@ export class Core {
 
   // ---- reads
 
-  readIndex(context: string): ReadVerdict {
+  readIndex(context: string, allowLease: boolean): ReadVerdict {
     const { replica, role } = this;
-    if (role.kind === 'leader') return role.readIndex(context, replica.options.leaseTicks > 0);
+    if (role.kind === 'leader') return role.readIndex(context, allowLease);
     if (role.kind !== 'follower' || replica.leader === noReplica)
       return { kind: 'notLeader', leader: noReplica };
     if (replica.needsSnapshot) return { kind: 'refused', reason: 'noQuorumYet' };

@@ -20,6 +20,7 @@ import {
   type Entry,
   type LogIndex,
   type Membership,
+  type MembershipAt,
   type ReplicaId,
   type SnapshotMeta,
   type Term,
@@ -108,8 +109,36 @@ export class RawNode {
   }
 
   /** `context` is unique on this replica for ever (rule D08). Works on leader and follower. */
-  readIndex(context: string): ReadVerdict {
-    return this.core.readIndex(context);
+  readIndex(context: string, allowLease = true): ReadVerdict {
+    return this.core.readIndex(context, allowLease);
+  }
+
+  /**
+   * Time that passed without `tick()`, in ticks: a stalled loop makes up for no tick, so that its own
+   * stall starts no election, but a lease has aged meanwhile (R30). Call before every use of a lease.
+   */
+  elapse(ticks: number): void {
+    assert(Number.isInteger(ticks) && ticks >= 0, () => `elapsed ticks must be a count, got ${ticks}`);
+    this.replica.now += ticks;
+  }
+
+  /** The membership in force at an applied index (for the head of a snapshot). */
+  membershipAt(index: LogIndex): MembershipAt {
+    return this.replica.membershipBefore(index);
+  }
+
+  /** The membership in force now, committed or not. */
+  get membership(): MembershipAt {
+    return this.replica.membershipAt;
+  }
+
+  get commitIndex(): LogIndex {
+    return this.replica.log.commitIndex;
+  }
+
+  /** The first index in the log. */
+  get firstIndex(): LogIndex {
+    return this.replica.log.firstIndex;
   }
 
   /** Lease only: may a read that was begun in `term` still be answered now? (D03, R30) */
