@@ -1,220 +1,281 @@
 /**
- * The log of one member as the algorithm sees it: its bounds, the terms of all its indexes, the
- * memberships it brought, and the recent entries. Bytes on disk are the driver's business.
+ * One member's log as the algorithm sees it: a window of recent entries in memory, the terms of all
+ * entries, and the pointers.
  *
- * The pointers obey, always:
+ *   firstIndex - 1 <= appliedIndex <= commitIndex <= lastIndex
+ *   firstIndex - 1 <= persistedIndex <= lastIndex
  *
- *     firstIndex - 1  <=  appliedIndex  <=  commitIndex    <=  lastIndex
- *     firstIndex - 1  <=  appliedIndex  <=  persistedIndex <=  lastIndex
- *
- * Commit and persisted have no order: a quorum of others may have an entry before our own disk has
- * it. Applied is bounded by both (rule D12): a state machine ahead of its own log would come back
- * from a crash with effects that the log cannot explain. The one exception from the first bound is
- * a member whose state machine was found damaged: it is behind the log until it is restored.
+ * commitIndex and persistedIndex have no order: a quorum of others may have committed what our own
+ * disk has not synced yet. What is given out to be applied is bounded by both (rule D12).
  */
 import { assert } from './assert.js';
-import { EntryWindow } from './entry-window.js';
-import { MembershipHistory } from './membership-history.js';
-import { decodeMembership } from './membership.js';
-import type { RestoredState } from './restored-state.js';
+import type { EntryId } from './ready.js';
 import { TermRuns } from './term-runs.js';
-import type { Entry, LogIndex, MembershipAt, SnapshotMeta, Term } from './types.js';
-import { EntryKind } from './types.js';
+import type { Entry, LogIndex, SnapshotMeta, Term, TermRun } from './types.js';
+
+export interface LogState {
+  readonly firstIndex: LogIndex;
+  readonly lastIndex: LogIndex;
+  readonly termRuns: readonly TermRun[];
+  readonly tail: readonly Entry[];
+  readonly commitIndex: LogIndex;
+  readonly appliedIndex: LogIndex;
+}
+
+/** Bytes an entry counts for in windows and limits: its data and a flat share for its head. */
+export function entryBytes(entry: Entry): number {
+  return entry.data.byteLength + 24;
+}
 
 export class RaftLog {
+  firstIndex: LogIndex;
+  lastIndex: LogIndex;
+  /** Durable on this disk, as confirmed by `persisted`. */
+  persistedIndex: LogIndex;
+  commitIndex: LogIndex;
+  appliedIndex: LogIndex;
+  /** Handed out to be applied; not below appliedIndex. */
+  applyingIndex: LogIndex;
+  /** First entry not yet handed out to be persisted. */
+  private nextToPersist: LogIndex;
   private readonly terms: TermRuns;
-  private readonly history: MembershipHistory;
-  private readonly window: EntryWindow;
-  private committed: LogIndex;
-  private applied: LogIndex;
-  private persisted: LogIndex;
+  /** Entries windowFirst..lastIndex. */
+  private window: Entry[];
+  private windowFirst: LogIndex;
+  private windowBytes = 0;
+  private readonly windowBytesMax: number;
 
-  /**
-   * What a start finds is all durable. The commit index is at least what was applied, whatever the
-   * hard state says (rule D12), and at least the base: only committed entries are compacted. It is
-   * at most the end of the log, because the hint may have reached the disk without its entries.
-   */
-  constructor(state: RestoredState) {
-    const { firstIndex, lastIndex, appliedIndex, restoring } = state;
-    this.terms = new TermRuns(state.termRuns, lastIndex);
-    assert(
-      this.terms.base === firstIndex - 1,
-      'the first term run begins at the base of the log',
-      this.terms.base,
-      firstIndex,
-    );
-    this.history = new MembershipHistory(state.memberships);
-    this.window = new EntryWindow(state.tail, lastIndex + 1);
-    this.persisted = lastIndex;
-    const known = Math.max(state.hardState.commit, firstIndex - 1, restoring ? 0 : appliedIndex);
-    this.committed = Math.min(known, lastIndex);
-    this.applied = restoring ? Math.min(appliedIndex, this.committed) : appliedIndex;
-    if (!restoring) {
-      // Behind the base (rule D13) or ahead of the log (D12): the driver has to repair that first.
-      assert(
-        appliedIndex >= firstIndex - 1 && appliedIndex <= lastIndex,
-        'the state machine stands inside of its log',
-        appliedIndex,
-        firstIndex,
-        lastIndex,
-      );
-    }
-  }
-
-  get firstIndex(): LogIndex {
-    return this.terms.base + 1;
-  }
-
-  get lastIndex(): LogIndex {
-    return this.terms.last;
+  constructor(state: LogState, windowBytesMax: number) {
+    this.firstIndex = state.firstIndex;
+    this.lastIndex = state.lastIndex;
+    this.persistedIndex = state.lastIndex;
+    this.commitIndex = state.commitIndex;
+    this.appliedIndex = state.appliedIndex;
+    this.applyingIndex = state.appliedIndex;
+    this.nextToPersist = state.lastIndex + 1;
+    this.terms = new TermRuns(state.termRuns);
+    this.window = [...state.tail];
+    this.windowFirst = state.lastIndex + 1 - state.tail.length;
+    for (const entry of state.tail) this.windowBytes += entryBytes(entry);
+    this.windowBytesMax = windowBytesMax;
+    this.check();
   }
 
   get lastTerm(): Term {
     return this.terms.lastTerm;
   }
 
-  get commitIndex(): LogIndex {
-    return this.committed;
-  }
-
-  get appliedIndex(): LogIndex {
-    return this.applied;
-  }
-
-  get persistedIndex(): LogIndex {
-    return this.persisted;
-  }
-
-  /** Index of the oldest entry in memory; lastIndex + 1 if there is none. */
-  get windowFirst(): LogIndex {
-    return this.window.first;
-  }
-
-  /** The membership in force now (thesis §4.1: from append on). */
-  get membership(): MembershipAt {
-    return this.history.current;
-  }
-
-  /** The membership in force at `index` of the log; undefined below its base. */
-  membershipAt(index: LogIndex): MembershipAt | undefined {
-    return this.history.at(index);
-  }
-
-  /** Undefined outside [firstIndex - 1, lastIndex]. */
+  /** Undefined below the snapshot index and above the last index. */
   termAt(index: LogIndex): Term | undefined {
-    return this.terms.termAt(index);
+    if (index < this.firstIndex - 1 || index > this.lastIndex) return undefined;
+    return this.terms.at(index);
   }
 
-  /** Is that very entry here? By log matching, then so is everything before it. */
-  has(index: LogIndex, term: Term): boolean {
-    return this.terms.termAt(index) === term;
+  matches(index: LogIndex, term: Term): boolean {
+    return this.termAt(index) === term;
   }
 
-  /** Is a log that ends in (index, term) at least as up to date as this one (paper §5.4.1)? */
-  isUpToDate(last: { readonly index: LogIndex; readonly term: Term }): boolean {
-    if (last.term !== this.lastTerm) return last.term > this.lastTerm;
-    return last.index >= this.lastIndex;
+  /** Is a log ending at (lastIndex, lastTerm) at least as up to date as this one? (paper §5.4.1) */
+  isUpToDate(lastIndex: LogIndex, lastTerm: Term): boolean {
+    return lastTerm > this.lastTerm || (lastTerm === this.lastTerm && lastIndex >= this.lastIndex);
   }
 
-  /** See `TermRuns.lastNotAbove`. */
-  lastNotAbove(place: { readonly index: LogIndex; readonly term: Term }): LogIndex {
-    return this.terms.lastNotAbove(place);
+  /**
+   * The highest index at or below `index` whose term is at most `term`: where a log that has
+   * (index, term) may still agree with ours (paper §5.3, conflict hints).
+   */
+  lastAtOrBelowTerm(index: LogIndex, term: Term): LogIndex {
+    let at = Math.min(index, this.lastIndex);
+    while (at >= this.firstIndex && this.terms.at(at) > term) at = this.terms.startOf(at) - 1;
+    return Math.max(at, this.firstIndex - 1);
   }
 
-  /** Entries in memory; `from` is not below `windowFirst`. */
-  entries(range: {
-    readonly from: LogIndex;
-    readonly last: LogIndex;
-    readonly bytesMax: number;
-  }): readonly Entry[] {
-    return this.window.slice(range);
-  }
-
-  /** Payload bytes of [from, last] that are in memory. */
-  bytesOf(from: LogIndex, last: LogIndex): number {
-    return this.window.bytesOf(from, last);
-  }
-
-  /** Appends the entry after the last one. A membership is in force from here on. */
-  append(entry: Entry): void {
-    assert(entry.index === this.lastIndex + 1, 'the log has no gaps', entry.index, this.lastIndex);
-    this.terms.append(entry.term);
-    this.window.push(entry);
-    if (entry.kind !== EntryKind.membership) return;
-    this.history.append({ index: entry.index, membership: decodeMembership(entry.data) });
-  }
-
-  /** Drops `index` and everything after it. What is committed is never dropped (paper, figure 3). */
-  truncateFrom(index: LogIndex): void {
-    assert(index > this.committed, 'committed entries are never truncated', index, this.committed);
-    this.terms.truncateFrom(index);
-    this.window.truncateFrom(index);
-    this.history.truncateFrom(index);
-    // The disk still has the old entries until the next batch replaces them; they count no more.
-    this.persisted = Math.min(this.persisted, index - 1);
-  }
-
-  /** The entries up to `index` are durable here. Lower values than before change nothing. */
-  persistTo(index: LogIndex): void {
-    assert(index <= this.lastIndex, 'persisted <= last', index, this.lastIndex);
-    this.persisted = Math.max(this.persisted, index);
-  }
-
-  /** Advances the commit index. Lower values change nothing: it never goes back. */
-  commitTo(index: LogIndex): void {
-    assert(index <= this.lastIndex, 'commit <= last', index, this.lastIndex);
-    this.committed = Math.max(this.committed, index);
-  }
-
-  applyTo(index: LogIndex): void {
-    assert(index <= this.committed, 'applied <= commit', index, this.committed);
-    assert(index <= this.persisted, 'applied <= persisted (D12)', index, this.persisted);
-    this.applied = Math.max(this.applied, index);
-  }
-
-  /** The log on disk begins at `firstIndex` now. Nothing unapplied may be gone (rule D14). */
-  compact(firstIndex: LogIndex): void {
-    if (firstIndex <= this.firstIndex) return;
+  /** Adds entries that follow directly, or replace everything from their first index on. */
+  append(entries: readonly Entry[]): void {
+    const first = entries[0];
+    if (first === undefined) return;
     assert(
-      firstIndex <= this.applied + 1,
-      'only applied entries are compacted',
-      firstIndex,
-      this.applied,
+      first.index <= this.lastIndex + 1,
+      () => `log gap: ${first.index} after ${this.lastIndex}`,
     );
-    this.terms.compactTo(firstIndex - 1);
-    this.history.compactTo(firstIndex - 1);
-    this.window.dropBelow(firstIndex);
-  }
-
-  /**
-   * The state machine stands at `snapshot` now, restored from another member.
-   *
-   * If the log has the snapshot's entry it is equal up to there, and is kept: entries after it may
-   * have been acknowledged to the leader, who counts on them. If it does not, nothing of this log
-   * above the commit index was acknowledged to a leader that still counts, and it begins anew.
-   * Returns whether it begins anew.
-   */
-  restoreTo(snapshot: SnapshotMeta): boolean {
-    const { index, term, membership } = snapshot;
-    const keeps = this.has(index, term);
-    if (!keeps) {
-      assert(index > this.committed, 'a committed log is not reset', index, this.committed);
-      this.terms.reset(index, term);
-      this.history.reset(membership);
-      this.window.restart(index + 1);
+    if (first.index <= this.lastIndex) this.truncate(first.index);
+    for (const entry of entries) {
+      assert(
+        entry.index === this.lastIndex + 1,
+        () => `entries are contiguous: ${entry.index} after ${this.lastIndex}`,
+      );
+      this.terms.append(entry.index, entry.term);
+      this.window.push(entry);
+      this.windowBytes += entryBytes(entry);
+      this.lastIndex = entry.index;
     }
-    this.committed = Math.max(this.committed, index);
-    // Durable in the state machine itself, and so beyond the reach of a crash.
-    this.persisted = keeps ? Math.max(this.persisted, index) : index;
-    this.applied = Math.max(this.applied, index);
-    return !keeps;
+  }
+
+  /** Truncating a committed entry would lose an acknowledged write: a broken invariant, never input. */
+  private truncate(index: LogIndex): void {
+    assert(
+      index > this.commitIndex,
+      () => `truncation at ${index} of an entry committed up to ${this.commitIndex}`,
+    );
+    this.terms.truncate(index);
+    while (this.window.length > 0 && this.windowFirst + this.window.length > index) {
+      const dropped = this.window.pop();
+      if (dropped !== undefined) this.windowBytes -= entryBytes(dropped);
+    }
+    this.lastIndex = index - 1;
+    this.windowFirst = Math.min(this.windowFirst, index);
+    this.persistedIndex = Math.min(this.persistedIndex, index - 1);
+    this.nextToPersist = Math.min(this.nextToPersist, index);
+  }
+
+  get hasUnpersisted(): boolean {
+    return this.nextToPersist <= this.lastIndex;
+  }
+
+  /** Hands out everything not yet handed out to be persisted. */
+  takeUnpersisted(): readonly Entry[] {
+    if (!this.hasUnpersisted) return [];
+    const entries = this.window.slice(this.nextToPersist - this.windowFirst);
+    assert(
+      entries[0]?.index === this.nextToPersist,
+      () => `entry ${this.nextToPersist} left the window unpersisted`,
+    );
+    this.nextToPersist = this.lastIndex + 1;
+    return entries;
   }
 
   /**
-   * Drops old entries from memory. What is uncommitted stays, because it may be asked for by every
-   * follower; so does what is not yet on the disk, from where alone it could be fetched.
+   * A completion that names an entry which was truncated meanwhile says nothing (style: ABA): what
+   * lies below it is covered by the completion of the batch that replaced it.
    */
-  evict(bytesMax: number): void {
-    this.window.evict(bytesMax, Math.min(this.committed, this.persisted));
+  persisted({ term, index }: EntryId): void {
+    if (index > this.persistedIndex && this.matches(index, term)) this.persistedIndex = index;
+    this.evict();
+  }
+
+  commitTo(index: LogIndex): void {
+    assert(
+      index <= this.lastIndex,
+      () => `commit ${index} beyond the last index ${this.lastIndex}`,
+    );
+    assert(
+      index >= this.commitIndex,
+      () => `commit goes back from ${this.commitIndex} to ${index}`,
+    );
+    this.commitIndex = index;
+  }
+
+  /** Last index that may be handed out to be applied now. */
+  get appliable(): LogIndex {
+    return Math.min(this.commitIndex, this.persistedIndex);
+  }
+
+  appliedTo(index: LogIndex): void {
+    assert(
+      index >= this.appliedIndex && index <= this.applyingIndex,
+      () => `applied ${index} outside [${this.appliedIndex}, ${this.applyingIndex}]`,
+    );
+    this.appliedIndex = index;
+    this.evict();
+  }
+
+  /** The last index that left the window: durable here, and read by a fetch. */
+  get lastBelowWindow(): LogIndex {
+    return this.windowFirst - 1;
+  }
+
+  /** Entries from..last as far as they are in the window and within `bytesMax` (at least one). */
+  entries(from: LogIndex, last: LogIndex, bytesMax: number): readonly Entry[] | 'belowWindow' {
+    if (from < this.windowFirst) return 'belowWindow';
+    let bytes = 0;
+    let end = from - this.windowFirst;
+    const stop = Math.min(last, this.lastIndex) - this.windowFirst;
+    for (; end <= stop; end++) {
+      const entry = this.window[end];
+      if (entry === undefined) break;
+      bytes += entryBytes(entry);
+      if (bytes > bytesMax && end > from - this.windowFirst) break;
+    }
+    return this.window.slice(from - this.windowFirst, end);
+  }
+
+  /** Entries below `firstIndex` are gone from disk. */
+  compact(firstIndex: LogIndex): void {
+    assert(
+      firstIndex <= this.appliedIndex + 1,
+      () => `compaction to ${firstIndex} beyond applied ${this.appliedIndex}`,
+    );
+    if (firstIndex <= this.firstIndex) return;
+    this.terms.compact(firstIndex - 1);
+    this.firstIndex = firstIndex;
+    this.dropBelow(firstIndex);
+  }
+
+  /** The state machine was restored from a snapshot: the log begins anew after it. */
+  reset({ index, term }: SnapshotMeta): void {
+    assert(
+      index >= this.commitIndex,
+      () => `reset to ${index} below the commit index ${this.commitIndex}`,
+    );
+    this.terms.reset(index, term);
+    this.window = [];
+    this.windowBytes = 0;
+    this.windowFirst = index + 1;
+    this.firstIndex = index + 1;
+    this.lastIndex = index;
+    this.commitIndex = index;
+    this.appliedIndex = index;
+    this.applyingIndex = index;
+    this.persistedIndex = index;
+    this.nextToPersist = index + 1;
+  }
+
+  /** The state machine was restored to `index`, which this log has: nothing up to it is applied again. */
+  skipTo(index: LogIndex): void {
+    assert(
+      index <= this.lastIndex,
+      () => `skip to ${index} beyond the last index ${this.lastIndex}`,
+    );
+    this.commitIndex = Math.max(this.commitIndex, index);
+    this.appliedIndex = Math.max(this.appliedIndex, index);
+    this.applyingIndex = this.appliedIndex;
+  }
+
+  private evict(): void {
+    const keep = Math.min(this.persistedIndex, this.nextToPersist - 1, this.applyingIndex);
+    let first = this.windowFirst;
+    let bytes = this.windowBytes;
+    while (bytes > this.windowBytesMax && first <= keep) {
+      const entry = this.window[first - this.windowFirst];
+      if (entry === undefined) break;
+      bytes -= entryBytes(entry);
+      first++;
+    }
+    // In larger steps: shifting an array for each entry would cost its whole length.
+    if (first - this.windowFirst >= 64 || bytes * 2 < this.windowBytes) this.dropBelow(first);
+  }
+
+  private dropBelow(index: LogIndex): void {
+    const count = Math.min(index - this.windowFirst, this.window.length);
+    if (count <= 0) {
+      if (this.window.length === 0)
+        this.windowFirst = Math.max(this.windowFirst, this.lastIndex + 1);
+      return;
+    }
+    for (const entry of this.window.splice(0, count)) this.windowBytes -= entryBytes(entry);
+    this.windowFirst += count;
+  }
+
+  private check(): void {
+    const { firstIndex, lastIndex, commitIndex, appliedIndex } = this;
+    assert(
+      firstIndex >= 1 && lastIndex >= firstIndex - 1,
+      () => `log bounds ${firstIndex}..${lastIndex}`,
+    );
+    assert(
+      appliedIndex >= firstIndex - 1 && appliedIndex <= commitIndex && commitIndex <= lastIndex,
+      () =>
+        `pointers: first ${firstIndex} applied ${appliedIndex} commit ${commitIndex} last ${lastIndex}`,
+    );
   }
 }
