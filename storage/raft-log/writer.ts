@@ -111,20 +111,22 @@ export class LogWriter {
     if (this.loop !== undefined) return;
     this.loop = new Promise((resolve) => {
       this.options.schedule(() => {
-        this.run()
-          .catch((error: unknown) => this.fail(error))
-          .finally(() => {
-            this.loop = undefined;
-            resolve();
-          });
+        void this.run().then(resolve);
       });
     });
   }
 
+  /** Never rejects. */
   private async run(): Promise<void> {
-    while (this.failure === undefined && (this.queue.length > 0 || this.first !== undefined)) {
-      await this.turn();
+    try {
+      while (this.failure === undefined && (this.queue.length > 0 || this.first !== undefined)) {
+        await this.turn();
+      }
+    } catch (error) {
+      this.fail(error);
     }
+    // In the same breath as the last look at the queue: what comes later starts a new loop.
+    this.loop = undefined;
   }
 
   private async turn(): Promise<void> {
