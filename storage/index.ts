@@ -3,3 +3,8 @@ export * from './raft-log/raft-log.js';
 export * from './raft-log/types.js';
 export * from './raft-log/disk.js';
 export * from './raft-log/failure.js';
+export * from './keys.js';
+export * from './memory-engine.js';
+export * from './replica-meta.js';
+export * from './rocks-engine.js';
+export * from './snapshot-stream.js';

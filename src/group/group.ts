@@ -1,7 +1,15 @@
 /**
  * A Raft group as a service: what the floors above may ask of it.
  */
-import type { GroupId, LogIndex, MembershipChange, NodeId, RaftStatus, ReplicaId, Term } from '../../raft/index.js';
+import type {
+  GroupId,
+  LogIndex,
+  MembershipChange,
+  NodeId,
+  RaftStatus,
+  ReplicaId,
+  Term,
+} from '../../raft/index.js';
 
 /**
  * What became of a proposal (rule D04).
@@ -15,7 +23,16 @@ export type ProposeOutcome<R> =
   | { readonly kind: 'applied'; readonly index: LogIndex; readonly term: Term; readonly result: R }
   | {
       readonly kind: 'notApplied';
-      readonly reason: 'notLeader' | 'overloaded' | 'tooLarge' | 'transferring' | 'closed' | 'overwritten';
+      readonly reason:
+        | 'notLeader'
+        | 'overloaded'
+        | 'tooLarge'
+        | 'transferring'
+        | 'membershipPending'
+        | 'staleMembership'
+        | 'invalidMembership'
+        | 'closed'
+        | 'overwritten';
     }
   | { readonly kind: 'unknown'; readonly reason: 'steppedDown' | 'snapshotInstalled' | 'closed' };
 
@@ -30,7 +47,10 @@ export type ReadOutcome =
        */
       readonly stillValid: () => boolean;
     }
-  | { readonly kind: 'notReady'; readonly reason: 'notLeader' | 'overloaded' | 'noQuorum' | 'closed' | 'restoring' };
+  | {
+      readonly kind: 'notReady';
+      readonly reason: 'notLeader' | 'overloaded' | 'noQuorum' | 'closed' | 'restoring';
+    };
 
 export interface Group<R> {
   readonly id: GroupId;
@@ -47,7 +67,23 @@ export interface Group<R> {
   propose(data: Uint8Array, done: (outcome: ProposeOutcome<R>) => void): void;
   /** Works on leader and follower. `done` is called exactly once. */
   readIndex(options: { readonly lease: boolean }, done: (outcome: ReadOutcome) => void): void;
-  changeMembership(change: MembershipChange, done: (outcome: ProposeOutcome<undefined>) => void): void;
+  changeMembership(
+    change: MembershipChange,
+    done: (outcome: ProposeOutcome<undefined>) => void,
+  ): void;
   transferLeadership(to: ReplicaId): boolean;
   status(): RaftStatus;
+  /** Counters and queue lengths, for metrics. */
+  figures(): GroupFigures;
+  /** Hash over the state machine's keys and values, at one applied index. */
+  hash(): Promise<ReplicaHash>;
+}
+
+export type GroupFigures = Readonly<Record<string, number>>;
+
+export interface ReplicaHash {
+  readonly appliedIndex: LogIndex;
+  /** SHA-256, hexadecimal. */
+  readonly hash: string;
+  readonly pairs: number;
 }

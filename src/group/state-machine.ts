@@ -27,9 +27,15 @@ export interface StateMachine<R> {
    * next call comes only after the batch was written.
    */
   apply(commands: readonly Entry[], batch: EngineBatch): Promise<Applied<R>>;
+  /** Leadership came or went: only a leader proposes on its own (expiry, log time). */
+  onLeadership(leadership: Leadership): void;
+}
+
+export interface Leadership {
+  readonly leading: boolean;
   /**
-   * A membership entry or no-op at `index` was applied, or the leader's role changed hands: `leading`
-   * tells whether this replica may propose on its own (expiry, log time).
+   * Median of the voters' wall clocks as this node estimates them, ms since 1970 (rule D22); only
+   * meaningful while leading.
    */
-  onLeadership(leading: boolean): void;
+  readonly clockMedianMs: number;
 }

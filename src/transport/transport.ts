@@ -30,6 +30,11 @@ export interface IncomingSnapshot {
   finish(result: { readonly ok: boolean; readonly reason?: string }): void;
 }
 
+/** Thrown out of `IncomingSnapshot.chunks` when the transfer broke. */
+export class SnapshotInterrupted extends Error {
+  override readonly name = 'SnapshotInterrupted';
+}
+
 export interface TransportReceiver {
   /** All messages of one frame, in the order in which they were sent. Must not throw. */
   onMessages(from: NodeId, messages: readonly GroupMessage[]): void;
@@ -58,7 +63,11 @@ export interface Transport {
    * Sends a snapshot; resolves with the receiver's verdict, or `ok: false` when the connection
    * broke. Chunks are pulled only as fast as the receiver takes them.
    */
-  sendSnapshot(to: NodeId, header: SnapshotHeader, chunks: AsyncIterable<Uint8Array>): Promise<{ readonly ok: boolean; readonly reason: string }>;
+  sendSnapshot(
+    to: NodeId,
+    header: SnapshotHeader,
+    chunks: AsyncIterable<Uint8Array>,
+  ): Promise<{ readonly ok: boolean; readonly reason: string }>;
   peers(): readonly PeerState[];
   /** Figures for metrics: frames, messages, bytes in and out, drops by reason, queue length. */
   statistics(): Readonly<Record<string, number>>;

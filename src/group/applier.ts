@@ -1,0 +1,144 @@
+/**
+ * Hands committed entries to the state machine, one batch at a time, and writes data and applied
+ * index in one engine batch (R40). Makes the applied index durable now and then, and only that
+ * durable index bounds the compaction of the Raft log.
+ */
+import {
+  EntryKind,
+  type Entry,
+  type LogIndex,
+  type SnapshotMeta,
+  type Term,
+} from '../../raft/index.js';
+import { putAppliedMark } from '../../storage/index.js';
+import type { Driver } from './driver.js';
+import type { ProposeOutcome } from './group.js';
+
+/** The log position at a durable mark, to find where the kept part of the log begins. */
+interface Milestone {
+  readonly index: LogIndex;
+  /** Bytes applied up to it, since the node started. */
+  readonly bytes: number;
+}
+
+interface PlaceWaiter {
+  readonly index: LogIndex;
+  readonly term: Term;
+  readonly done: (outcome: ProposeOutcome<undefined>) => void;
+}
+
+export class Applier<R> {
+  appliedIndex: LogIndex;
+  appliedEntries = 0;
+  private running: Promise<void> | undefined;
+  private appliedBytes = 0;
+  private markedBytes = 0;
+  private readonly milestones: Milestone[] = [];
+  private placeWaiters: PlaceWaiter[] = [];
+  private readonly driver: Driver<R>;
+
+  constructor(driver: Driver<R>, appliedIndex: LogIndex) {
+    this.driver = driver;
+    this.appliedIndex = appliedIndex;
+  }
+
+  /** The core gives the next batch only when this one was reported as applied. */
+  apply(entries: readonly Entry[]): void {
+    if (entries.length === 0) return;
+    // The durable mark of the batch before may still be under way.
+    const run =
+      this.running === undefined ? this.run(entries) : this.running.then(() => this.run(entries));
+    this.running = run;
+    this.driver.background(
+      run.then(() => {
+        if (this.running === run) this.running = undefined;
+      }),
+    );
+  }
+
+  idle(): Promise<void> {
+    return this.running ?? Promise.resolve();
+  }
+
+  /** For a membership entry: `done` when the entry at its place is applied. */
+  waitForPlace(
+    place: { readonly term: Term; readonly index: LogIndex },
+    done: PlaceWaiter['done'],
+  ): void {
+    this.placeWaiters.push({ ...place, done });
+  }
+
+  reset({ index }: SnapshotMeta): void {
+    this.appliedIndex = index;
+    this.milestones.length = 0;
+    for (const { done } of this.placeWaiters.splice(0))
+      done({ kind: 'unknown', reason: 'snapshotInstalled' });
+  }
+
+  private async run(entries: readonly Entry[]): Promise<void> {
+    const { machine, surroundings, prefix } = this.driver;
+    const { engine } = surroundings;
+    const last = entries[entries.length - 1];
+    if (last === undefined) return;
+    const commands = entries.filter((entry) => entry.kind === EntryKind.command);
+    const batch = engine.batch();
+    const { results, clears } = await machine.apply(commands, batch);
+    if (results.length !== commands.length) {
+      throw new Error(
+        `group ${this.driver.id}: ${results.length} results for ${commands.length} commands`,
+      );
+    }
+    putAppliedMark(batch, prefix, last);
+    // Nothing can have changed meanwhile: the next batch waits for this one, and so does an install.
+    await engine.write(batch, { sync: false });
+    for (const range of clears) await engine.clear(range);
+    this.count(entries, last.index);
+    this.finishPlaces(last.index);
+    this.driver.onApplied(entries, results);
+    await this.maybeMark(last);
+  }
+
+  private count(entries: readonly Entry[], lastIndex: LogIndex): void {
+    this.appliedIndex = lastIndex;
+    this.appliedEntries += entries.length;
+    for (const entry of entries) this.appliedBytes += entry.data.byteLength + 64;
+  }
+
+  private finishPlaces(applied: LogIndex): void {
+    if (this.placeWaiters.length === 0) return;
+    const due = this.placeWaiters.filter(({ index }) => index <= applied);
+    this.placeWaiters = this.placeWaiters.filter(({ index }) => index > applied);
+    for (const { index, term, done } of due) {
+      if (this.driver.node.termAt(index) === term)
+        done({ kind: 'applied', index, term, result: undefined });
+      else done({ kind: 'notApplied', reason: 'overwritten' });
+    }
+  }
+
+  /**
+   * A small synced batch makes durable everything written before it (rule D14). It syncs on the
+   * loop, so it comes every few MB and not more often.
+   */
+  private async maybeMark(last: Entry): Promise<void> {
+    const { surroundings, prefix, id, node } = this.driver;
+    const { durableMarkBytes, logKeptBytes } = surroundings.limits;
+    if (this.appliedBytes - this.markedBytes < durableMarkBytes) return;
+    this.markedBytes = this.appliedBytes;
+    const mark = surroundings.engine.batch();
+    putAppliedMark(mark, prefix, last);
+    await surroundings.engine.write(mark, { sync: true });
+    // An entry applied meanwhile? No: the next batch waits for this one.
+    this.milestones.push({ index: last.index, bytes: this.appliedBytes });
+    let keepFrom: Milestone | undefined;
+    while ((this.milestones[0]?.bytes ?? Infinity) <= this.appliedBytes - logKeptBytes) {
+      keepFrom = this.milestones.shift();
+    }
+    if (keepFrom === undefined || keepFrom.index + 1 <= node.firstIndex) return;
+    surroundings.log.compact({
+      group: id,
+      firstIndex: keepFrom.index + 1,
+      appliedDurable: last.index,
+    });
+    node.compacted(keepFrom.index + 1);
+  }
+}

@@ -1,0 +1,485 @@
+/**
+ * Drives one member of one group: takes what the core wants done and does it in the right order.
+ *
+ * What may be sent at once is sent at once; the persist batch goes to the Raft log in parallel, and
+ * what promises something about this disk leaves only after it (thesis §10.2.1). Committed entries
+ * go to the state machine, one batch at a time.
+ */
+import {
+  EntryKind,
+  noReplica,
+  RawNode,
+  type Entry,
+  type EntryId,
+  type Fetch,
+  type GroupId,
+  type LogIndex,
+  type Membership,
+  type MembershipChange,
+  type Message,
+  type NodeId,
+  type RaftOptions,
+  type RaftStatus,
+  type Ready,
+  type ReplicaId,
+  type RestoredState,
+  type SnapshotMeta,
+  type Term,
+} from '../../raft/index.js';
+import { hashReplica, type Engine, type RaftLog } from '../../storage/index.js';
+import type { Clock } from '../observe/clock.js';
+import type { Log } from '../observe/log.js';
+import type { IncomingSnapshot, Transport } from '../transport/transport.js';
+import { Applier } from './applier.js';
+import type { Group, GroupFigures, ProposeOutcome, ReplicaHash } from './group.js';
+import { Proposals } from './proposals.js';
+import { Reads, type ReadDone } from './reads.js';
+import { installSnapshot, sendSnapshot } from './snapshots.js';
+import type { StateMachine } from './state-machine.js';
+
+/** What all groups of a node share. */
+export interface DriverSurroundings {
+  readonly log: RaftLog;
+  readonly engine: Engine;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly tickMs: number;
+  readonly logLine: Log;
+  readonly limits: GroupLimits;
+  /** This group has something to do at the end of this turn. */
+  readonly wake: () => void;
+  /** Nothing may be acknowledged any more: the node stops. */
+  readonly onFatal: (error: Error) => void;
+  /** Median of the wall clocks of these nodes, this one included, ms since 1970. */
+  readonly clockMedianMs: (nodes: readonly NodeId[]) => number;
+}
+
+export interface GroupLimits {
+  readonly proposalsMax: number;
+  readonly readsMax: number;
+  /** Applied bytes after which the applied index is made durable. */
+  readonly durableMarkBytes: number;
+  /** Log kept behind the applied index for slow followers, bytes. */
+  readonly logKeptBytes: number;
+}
+
+export interface DriverOptions<R> {
+  readonly id: GroupId;
+  readonly replica: ReplicaId;
+  readonly prefix: Uint8Array;
+  readonly machine: StateMachine<R>;
+  readonly raft: RaftOptions;
+  readonly state: RestoredState;
+  readonly surroundings: DriverSurroundings;
+}
+
+export class Driver<R> implements Group<R> {
+  readonly id: GroupId;
+  readonly replica: ReplicaId;
+  readonly node: RawNode;
+  readonly prefix: Uint8Array;
+  readonly machine: StateMachine<R>;
+  readonly surroundings: DriverSurroundings;
+  caughtUpAtMs = Number.NEGATIVE_INFINITY;
+  private readonly raft: RaftOptions;
+  private readonly proposals = new Proposals<R>();
+  private readonly reads: Reads;
+  private readonly applier: Applier<R>;
+  /** Which node hosts a replica: from the membership, and from whom messages came. */
+  private readonly places = new Map<ReplicaId, NodeId>();
+  private membershipIndex = -1;
+  private leading = false;
+  private ticks = 0;
+  private accountedMs: number;
+  private installing: Promise<void> | undefined;
+  private incoming: IncomingSnapshot | undefined;
+  private closed = false;
+  private readonly counts = {
+    proposals: 0,
+    snapshotsSent: 0,
+    snapshotsInstalled: 0,
+    persistBatches: 0,
+  };
+
+  constructor(options: DriverOptions<R>) {
+    const { surroundings } = options;
+    this.id = options.id;
+    this.replica = options.replica;
+    this.prefix = options.prefix;
+    this.machine = options.machine;
+    this.raft = options.raft;
+    this.surroundings = surroundings;
+    this.node = new RawNode(options.raft, options.state);
+    this.accountedMs = surroundings.clock.monotonicMs();
+    this.applier = new Applier(this, options.state.appliedIndex);
+    this.reads = new Reads({
+      node: this.node,
+      queueLengthMax: surroundings.limits.readsMax,
+      patienceTicks: options.raft.electionTicks * 4,
+      now: () => ({ tick: this.ticks, monotonicMs: surroundings.clock.monotonicMs() }),
+      accountTime: () => {
+        this.accountTime();
+      },
+      onFresh: (sinceMs) => {
+        this.caughtUpAtMs = Math.max(this.caughtUpAtMs, sinceMs);
+      },
+    });
+    this.followMembership();
+  }
+
+  // ---- what the floors above ask
+
+  get isLeader(): boolean {
+    return this.node.isLeader;
+  }
+
+  get term(): Term {
+    return this.node.term;
+  }
+
+  get leaderNode(): NodeId | undefined {
+    const { leader } = this.node;
+    return leader === noReplica ? undefined : this.places.get(leader);
+  }
+
+  get appliedIndex(): LogIndex {
+    return this.applier.appliedIndex;
+  }
+
+  propose(payload: Uint8Array, done: (outcome: ProposeOutcome<R>) => void): void {
+    const refuse = (reason: Extract<ProposeOutcome<R>, { kind: 'notApplied' }>['reason']): void => {
+      queueMicrotask(() => {
+        done({ kind: 'notApplied', reason });
+      });
+    };
+    if (this.closed) {
+      refuse('closed');
+    } else if (this.proposals.length >= this.surroundings.limits.proposalsMax) {
+      refuse('overloaded');
+    } else {
+      const verdict = this.node.propose(payload);
+      if (verdict.kind === 'appended') {
+        this.counts.proposals++;
+        this.proposals.add(verdict, done);
+        this.surroundings.wake();
+      } else {
+        refuse(reasonOf(verdict));
+      }
+    }
+  }
+
+  readIndex({ lease }: { readonly lease: boolean }, done: ReadDone): void {
+    if (this.closed || this.node.restoring) {
+      const reason = this.closed ? 'closed' : 'restoring';
+      queueMicrotask(() => {
+        done({ kind: 'notReady', reason });
+      });
+      return;
+    }
+    this.reads.add(lease, done);
+    this.surroundings.wake();
+  }
+
+  changeMembership(
+    change: MembershipChange,
+    done: (outcome: ProposeOutcome<undefined>) => void,
+  ): void {
+    const verdict = this.node.proposeMembership(change);
+    if (verdict.kind === 'appended') {
+      this.applier.waitForPlace(verdict, done);
+      this.surroundings.wake();
+      return;
+    }
+    const reason = reasonOf(verdict);
+    queueMicrotask(() => {
+      done({ kind: 'notApplied', reason });
+    });
+  }
+
+  transferLeadership(to: ReplicaId): boolean {
+    const accepted = this.node.transferLeadership(to);
+    this.surroundings.wake();
+    return accepted;
+  }
+
+  status(): RaftStatus {
+    return this.node.status();
+  }
+
+  /** Nodes of all members. */
+  memberNodes(): readonly NodeId[] {
+    return this.node.membership.membership.members.map((member) => member.node);
+  }
+
+  figures(): GroupFigures {
+    return {
+      ...this.counts,
+      proposalsWaiting: this.proposals.length,
+      readsWaiting: this.reads.length,
+      readRounds: this.reads.rounds,
+      appliedEntries: this.applier.appliedEntries,
+    };
+  }
+
+  async hash(): Promise<ReplicaHash> {
+    // Between two batches the engine holds exactly what appliedIndex says.
+    await this.applier.idle();
+    const appliedIndex = this.applier.appliedIndex;
+    return { appliedIndex, ...(await hashReplica(this.surroundings.engine, this.machine.range)) };
+  }
+
+  // ---- what the host brings
+
+  tick(): void {
+    this.accountTime(1);
+    this.ticks++;
+    this.node.tick();
+    this.proposals.tick(this.ticks);
+    this.reads.tick(this.ticks);
+    this.surroundings.wake();
+  }
+
+  /** `from`: the node the message came from; its replica lives there. */
+  step(from: NodeId, message: Message): void {
+    if (this.places.get(message.from) !== from) this.places.set(message.from, from);
+    this.node.step(message);
+    this.surroundings.wake();
+  }
+
+  /** A snapshot is offered; taken if the core accepts it, refused otherwise. */
+  onSnapshot(incoming: IncomingSnapshot): void {
+    if (this.closed || this.incoming !== undefined || this.installing !== undefined) {
+      incoming.finish({ ok: false, reason: 'another snapshot is being installed' });
+      return;
+    }
+    const { from, to, term, snapshot } = incoming.header;
+    this.incoming = incoming;
+    this.step(incoming.node, { type: 'snapshot', from, to, term, snapshot });
+    this.pump();
+    if (this.incoming === undefined) return;
+    this.incoming = undefined;
+    incoming.finish({ ok: false, reason: 'not wanted' });
+  }
+
+  onDisconnected(node: NodeId): void {
+    for (const member of this.node.membership.membership.members) {
+      if (member.node === node && member.id !== this.replica) this.node.unreachable(member.id);
+    }
+  }
+
+  /** Everything the core wants done now. Called by the host at the end of a turn. */
+  pump(): void {
+    if (this.closed) return;
+    try {
+      this.reads.ask();
+      while (this.node.hasReady()) this.carryOut(this.node.ready());
+      this.noticeLeadership();
+      this.reads.applied(this.applier.appliedIndex);
+    } catch (error) {
+      this.fatal(error);
+    }
+  }
+
+  close(): void {
+    this.closed = true;
+    this.proposals.loseAll('closed');
+    this.reads.failAll('closed');
+    this.incoming?.finish({ ok: false, reason: 'the node is stopping' });
+  }
+
+  /** Resolves when nothing of this group is under way any more. */
+  async idle(): Promise<void> {
+    await this.applier.idle();
+    await this.installing;
+  }
+
+  // ---- carrying out
+
+  private carryOut(ready: Ready): void {
+    for (const message of ready.messages) this.send(message);
+    this.persist(ready);
+    this.applier.apply(ready.committed);
+    for (const { context, index } of ready.readStates) this.reads.answered(context, index);
+    for (const fetch of ready.fetches) this.fetch(fetch);
+    for (const to of ready.snapshotsWanted) this.offerSnapshot(to);
+    if (ready.restore !== undefined) this.restore(ready.restore);
+  }
+
+  private send(message: Message): void {
+    const node = this.places.get(message.to);
+    if (node !== undefined) this.surroundings.transport.send(node, this.id, message);
+  }
+
+  private persist({ hardState, entries, logReset: reset, messagesAfterPersist }: Ready): void {
+    if (hardState === undefined && entries.length === 0 && reset === undefined) return;
+    if (reset !== undefined || entries.some((entry) => entry.kind === EntryKind.membership)) {
+      this.followMembership();
+    }
+    const lastEntry = entries[entries.length - 1];
+    const last: EntryId | undefined = lastEntry ?? reset;
+    this.counts.persistBatches++;
+    this.surroundings.log.append({ group: this.id, hardState, entries, reset }, () => {
+      this.onDurable(messagesAfterPersist, last);
+    });
+  }
+
+  private onDurable(messages: readonly Message[], last: EntryId | undefined): void {
+    if (this.closed) return;
+    try {
+      for (const message of messages) {
+        // Our own vote, now that it is durable (D02).
+        if (message.to === this.replica) this.node.step(message);
+        else this.send(message);
+      }
+      this.node.persisted(last === undefined ? undefined : { term: last.term, index: last.index });
+      this.surroundings.wake();
+    } catch (error) {
+      this.fatal(error);
+    }
+  }
+
+  private fetch(fetch: Fetch): void {
+    const { log } = this.surroundings;
+    this.background(
+      log
+        .read({ group: this.id, from: fetch.from, last: fetch.last, bytesMax: fetch.bytesMax })
+        .then((entries) => {
+          // Role and log may have changed meanwhile: the core checks whom and what it asked for.
+          if (!this.closed) this.node.entriesFetched(fetch, entries);
+          this.surroundings.wake();
+        }),
+    );
+  }
+
+  // ---- snapshots
+
+  private offerSnapshot(to: ReplicaId): void {
+    const node = this.places.get(to);
+    if (node === undefined) {
+      this.node.snapshotSent({ to, index: 0, ok: false });
+      return;
+    }
+    this.counts.snapshotsSent++;
+    this.background(
+      sendSnapshot(this, { to, node }).then((result) => {
+        // The term may have changed: the core ignores a result that it does not wait for.
+        if (!this.closed) this.node.snapshotSent({ to, ...result });
+        this.surroundings.wake();
+      }),
+    );
+  }
+
+  private restore(snapshot: SnapshotMeta): void {
+    const { incoming } = this;
+    this.incoming = undefined;
+    if (incoming?.header.snapshot.index !== snapshot.index) {
+      // The message came without its stream: nothing to install.
+      this.node.restored(snapshot, false);
+      return;
+    }
+    this.reads.failAll('restoring');
+    this.installing = installSnapshot(this, snapshot, incoming)
+      .then((ok) => {
+        this.installing = undefined;
+        if (this.closed) return;
+        this.onInstalled(snapshot, ok);
+        incoming.finish(ok ? { ok } : { ok, reason: 'the install failed' });
+      })
+      .catch((error: unknown) => {
+        this.fatal(error);
+      });
+  }
+
+  private onInstalled(snapshot: SnapshotMeta, ok: boolean): void {
+    if (ok) {
+      this.counts.snapshotsInstalled++;
+      this.applier.reset(snapshot);
+      // Their entries may be inside the snapshot, applied or not: nobody can tell.
+      this.proposals.loseAll('snapshotInstalled');
+    }
+    this.node.restored(snapshot, ok);
+    this.followMembership();
+    this.surroundings.wake();
+  }
+
+  /** Waits until no entry is being applied. */
+  applierIdle(): Promise<void> {
+    return this.applier.idle();
+  }
+
+  // ---- applied
+
+  /** Called by the applier after the batch of `entries` was written. */
+  onApplied(entries: readonly Entry[], results: readonly R[]): void {
+    let next = 0;
+    for (const entry of entries) {
+      if (entry.kind === EntryKind.command) {
+        const result = results[next++];
+        if (result !== undefined) this.proposals.applied(entry.term, entry.index, result);
+      } else {
+        this.proposals.passed(entry.term, entry.index);
+      }
+    }
+    const last = entries[entries.length - 1];
+    if (last !== undefined) this.node.applied(last.index);
+    this.reads.applied(this.applier.appliedIndex);
+    this.surroundings.wake();
+  }
+
+  // ---- small stuff
+
+  private noticeLeadership(): void {
+    const leading = this.node.isLeader;
+    if (leading === this.leading) return;
+    this.leading = leading;
+    if (leading) this.proposals.leading();
+    else this.proposals.steppedDown(this.ticks + this.raft.electionTicks * 2);
+    const { logLine, clockMedianMs } = this.surroundings;
+    logLine(
+      'info',
+      { group: this.id, term: this.node.term, leading },
+      leading ? 'leads' : 'leads no more',
+    );
+    this.machine.onLeadership({ leading, clockMedianMs: clockMedianMs(this.memberNodes()) });
+  }
+
+  private followMembership(): void {
+    const { index, membership } = this.node.membership;
+    if (index === this.membershipIndex) return;
+    this.membershipIndex = index;
+    this.learnPlaces(membership);
+  }
+
+  private learnPlaces(membership: Membership): void {
+    for (const { id, node } of membership.members) this.places.set(id, node);
+  }
+
+  /** Ticks that a stalled loop did not give are not made up for, but a lease has aged (R30). */
+  private accountTime(ticks = 0): void {
+    const { clock, tickMs } = this.surroundings;
+    const passed = Math.floor((clock.monotonicMs() - this.accountedMs) / tickMs);
+    const missed = Math.max(0, passed - ticks);
+    if (missed > 0) this.node.elapse(missed);
+    this.accountedMs += Math.max(ticks, passed) * tickMs;
+  }
+
+  background(work: Promise<void>): void {
+    work.catch((error: unknown) => {
+      this.fatal(error);
+    });
+  }
+
+  fatal(error: unknown): void {
+    if (this.closed) return;
+    this.surroundings.onFatal(error instanceof Error ? error : new Error(String(error)));
+  }
+}
+
+type Refused = Exclude<ReturnType<RawNode['propose']>, { kind: 'appended' }>;
+
+function reasonOf(
+  verdict: Refused,
+): Extract<ProposeOutcome<unknown>, { kind: 'notApplied' }>['reason'] {
+  if (verdict.kind === 'notLeader') return 'notLeader';
+  return verdict.reason;
+}

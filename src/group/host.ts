@@ -1,0 +1,270 @@
+/**
+ * All groups of a node: one ticker, one pass over the groups that have something to do at the end of
+ * each turn, and the door through which messages of other nodes come in.
+ */
+import {
+  membershipOf,
+  newGroupState,
+  noReplica,
+  type GroupId,
+  type Member,
+  type NodeId,
+  type RaftOptions,
+  type ReplicaId,
+  type RestoredState,
+  type SnapshotMeta,
+} from '../../raft/index.js';
+import { replicaPrefix, type Engine, type RaftLog } from '../../storage/index.js';
+import type { Cancel, Clock } from '../observe/clock.js';
+import type { Log } from '../observe/log.js';
+import type { GroupMessage, IncomingSnapshot, Transport } from '../transport/transport.js';
+import { Driver, type DriverSurroundings, type GroupLimits } from './driver.js';
+import type { Group } from './group.js';
+import { recoverReplica } from './recover.js';
+import type { StateMachine } from './state-machine.js';
+
+export type RaftSettings = Omit<RaftOptions, 'id' | 'seed' | 'silentTicks'>;
+
+export interface HostOptions {
+  readonly node: NodeId;
+  readonly log: RaftLog;
+  readonly engine: Engine;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly tickMs: number;
+  readonly raft: RaftSettings;
+  readonly limits: GroupLimits;
+  readonly logLine: Log;
+  /** Unsigned 32-bit; every group draws its own from it. */
+  readonly seed: number;
+  /** The node must stop; called once. */
+  readonly onFatal: (error: Error) => void;
+}
+
+export interface GroupOptions<R> {
+  readonly id: GroupId;
+  /** This node's replica. */
+  readonly replica: ReplicaId;
+  /** The first voters of the group: only used when the replica is new. */
+  readonly firstMembers: readonly Member[];
+  /** `prefix`: where the machine's keys live in the engine. */
+  readonly createMachine: (prefix: Uint8Array) => StateMachine<R>;
+}
+
+/** What the host needs of a group, whatever its state machine returns. */
+export type HostedGroup = Pick<
+  Driver<unknown>,
+  | 'id'
+  | 'replica'
+  | 'isLeader'
+  | 'tick'
+  | 'step'
+  | 'onSnapshot'
+  | 'onDisconnected'
+  | 'pump'
+  | 'close'
+  | 'idle'
+  | 'transferLeadership'
+  | 'status'
+  | 'figures'
+  | 'hash'
+  | 'leaderNode'
+>;
+
+export class Host {
+  private readonly options: HostOptions;
+  private readonly groups = new Map<GroupId, HostedGroup>();
+  private readonly awake = new Set<HostedGroup>();
+  private passScheduled = false;
+  private stopTicker: Cancel = () => undefined;
+  private failed = false;
+  private readonly dropped = { unknownGroup: 0, otherReplica: 0 };
+
+  constructor(options: HostOptions) {
+    this.options = options;
+  }
+
+  /**
+   * Opens or creates this node's replica of a group. Rejects with ReplicaDamaged when log and engine
+   * contradict each other, and when the replica id was removed before (rule D01).
+   */
+  async addGroup<R>(options: GroupOptions<R>): Promise<Group<R>> {
+    const { id, replica } = options;
+    const { raft, seed } = this.options;
+    const prefix = replicaPrefix(id, replica);
+    const machine = options.createMachine(prefix);
+    const { state, isNew, needsSnapshot } = await this.restore(options, prefix);
+    if (!needsSnapshot) await machine.load();
+    const driver = new Driver<R>({
+      id,
+      replica,
+      prefix,
+      machine,
+      state,
+      raft: {
+        ...raft,
+        id: replica,
+        seed: (seed ^ Math.imul(id + 1, 0x9e3779b1)) >>> 0,
+        // A vote forgotten in a restart may stand in a lease: keep silent for as long (rule D03).
+        silentTicks: isNew ? 0 : raft.electionTicks,
+      },
+      surroundings: this.surroundings(() => {
+        this.wake(driver);
+      }),
+    });
+    this.groups.set(id, driver);
+    this.wake(driver);
+    return driver;
+  }
+
+  /** Begins to listen, to tick and to work. Rejects when the peer port is taken. */
+  async start(): Promise<void> {
+    const { transport, clock, tickMs } = this.options;
+    await transport.start({
+      onMessages: (from, messages) => {
+        this.onMessages(from, messages);
+      },
+      onSnapshot: (incoming) => {
+        this.onSnapshot(incoming);
+      },
+      onConnection: (node, connected) => {
+        if (connected) return;
+        for (const group of this.groups.values()) group.onDisconnected(node);
+      },
+    });
+    this.stopTicker = clock.every(tickMs, () => {
+      for (const group of this.groups.values()) group.tick();
+    });
+  }
+
+  allGroups(): readonly HostedGroup[] {
+    return [...this.groups.values()];
+  }
+
+  statistics(): Readonly<Record<string, number>> {
+    return { groups: this.groups.size, ...this.dropped };
+  }
+
+  /** Hands leadership over (for up to `graceMs`), then stops everything. The log and engine stay open. */
+  async close(graceMs: number): Promise<void> {
+    await this.handOver(graceMs);
+    this.stopTicker();
+    for (const group of this.groups.values()) group.close();
+    await this.options.transport.close();
+    await Promise.all([...this.groups.values()].map((group) => group.idle()));
+  }
+
+  private async handOver(graceMs: number): Promise<void> {
+    const { clock } = this.options;
+    const deadline = clock.monotonicMs() + graceMs;
+    const leading = (): HostedGroup[] =>
+      [...this.groups.values()].filter((group) => group.isLeader);
+    const asked = leading().filter((group) => group.transferLeadership(noReplica));
+    while (asked.some((group) => group.isLeader) && clock.monotonicMs() < deadline) {
+      await new Promise<void>((resolve) => {
+        clock.after(this.options.tickMs, resolve);
+      });
+    }
+    // One more turn: proposals under way learn their outcome from the next leader.
+    await new Promise<void>((resolve) => {
+      clock.after(
+        asked.length > 0 ? this.options.tickMs * this.options.raft.heartbeatTicks : 0,
+        resolve,
+      );
+    });
+  }
+
+  private async restore<R>(
+    { id, replica, firstMembers }: GroupOptions<R>,
+    prefix: Uint8Array,
+  ): Promise<{ state: RestoredState; isNew: boolean; needsSnapshot: boolean }> {
+    const { log, engine, logLine } = this.options;
+    const recovered = log.recovered.find((group) => group.group === id);
+    if (recovered === undefined) {
+      const membership = membershipOf(firstMembers);
+      await log.createGroup({ group: id, replica, membership });
+      return { state: newGroupState(membership), isNew: true, needsSnapshot: false };
+    }
+    if (recovered.replica !== replica) {
+      throw new Error(
+        `group ${id}: this node's Raft log belongs to replica ${recovered.replica}, configured is ${replica}: ` +
+          'a replica id is never used again',
+      );
+    }
+    const { state, reset, reason } = await recoverReplica(recovered, engine, prefix);
+    if (reason !== undefined)
+      logLine('warn', { group: id, reason }, 'this replica needs a snapshot from its leader');
+    if (reset !== undefined) await this.finishReset(id, reset);
+    return { state, isNew: false, needsSnapshot: state.restoring };
+  }
+
+  /** A crash came between the install of a snapshot and the reset of the log (rule D15). */
+  private finishReset(group: GroupId, reset: SnapshotMeta): Promise<void> {
+    return new Promise((resolve) => {
+      this.options.log.append({ group, reset }, resolve);
+    });
+  }
+
+  private surroundings(wake: () => void): DriverSurroundings {
+    const { log, engine, transport, clock, tickMs, logLine, limits } = this.options;
+    return {
+      log,
+      engine,
+      transport,
+      clock,
+      tickMs,
+      logLine,
+      limits,
+      wake,
+      onFatal: (error) => {
+        if (this.failed) return;
+        this.failed = true;
+        this.options.onFatal(error);
+      },
+      clockMedianMs: (nodes) => this.clockMedianMs(nodes),
+    };
+  }
+
+  private clockMedianMs(nodes: readonly NodeId[]): number {
+    const { clock, transport, node } = this.options;
+    const now = clock.wallMs();
+    const offsets = new Map(transport.peers().map((peer) => [peer.node, peer.clockOffsetMs]));
+    const known = nodes
+      .map((each) => (each === node ? 0 : offsets.get(each)))
+      .filter((offset) => offset !== undefined);
+    known.sort((a, b) => a - b);
+    return now + (known[known.length >> 1] ?? 0);
+  }
+
+  private wake(driver: HostedGroup): void {
+    this.awake.add(driver);
+    if (this.passScheduled) return;
+    this.passScheduled = true;
+    this.options.clock.endOfTurn(() => {
+      this.pass();
+    });
+  }
+
+  private pass(): void {
+    this.passScheduled = false;
+    const groups = [...this.awake];
+    this.awake.clear();
+    for (const group of groups) group.pump();
+  }
+
+  /** A replica is created by an order, never by a message (rule D01): unknown ones are dropped. */
+  private onMessages(from: NodeId, messages: readonly GroupMessage[]): void {
+    for (const { group, message } of messages) {
+      const driver = this.groups.get(group);
+      if (driver === undefined) this.dropped.unknownGroup++;
+      else if (message.to !== driver.replica) this.dropped.otherReplica++;
+      else driver.step(from, message);
+    }
+  }
+
+  private onSnapshot(incoming: IncomingSnapshot): void {
+    const driver = this.groups.get(incoming.header.group);
+    if (driver?.replica === incoming.header.to) driver.onSnapshot(incoming);
+    else incoming.finish({ ok: false, reason: 'no such replica on this node' });
+  }
+}
