@@ -34,10 +34,11 @@ function idsOf(group: ScenarioGroup, word: string | undefined): readonly number[
   return word.split(',').map(Number);
 }
 
-/** `3` (all to 3), `1->3`, `1->*`, `all`; then a type; then `first N` or `last N`. */
+/** `3` (all to 3), `1->3`, `1->*`, `all` or nothing; then a type; then `first N` or `last N`. */
 function selectorOf(words: readonly string[]): Selector {
   const rest = [...words];
-  const ends = rest.shift() ?? 'all';
+  const isType = /^[a-z]/i.test(rest[0] ?? '') && rest[0] !== 'all';
+  const ends = isType ? 'all' : (rest.shift() ?? 'all');
   const selector: { -readonly [K in keyof Selector]: Selector[K] } = {};
   if (ends.includes('->')) {
     const [from, to] = ends.split('->');
@@ -172,10 +173,11 @@ function crash(group: ScenarioGroup, words: readonly string[]): void {
   });
 }
 
+/** `read 1`, `read 1 a b c`: all in one turn of the driver. */
 function read(group: ScenarioGroup, words: readonly string[]): void {
   const id = numberAt(words, 0);
-  const context = words[1] ?? group.nextReadContext();
-  group.print(`${id} ${context} ${group.member(id).read(context)}`);
+  const contexts = words.length > 1 ? words.slice(1) : [group.nextReadContext()];
+  group.member(id).read(contexts);
 }
 
 const commands: Readonly<Record<string, Command>> = {

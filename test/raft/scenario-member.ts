@@ -129,21 +129,26 @@ export class ScenarioMember {
     this.input((node) => node.step(message));
   }
 
-  /** Begins a read; `undefined` when the answer comes later, else the verdict in words. */
-  read(context: string): string {
-    const verdict = this.running.readIndex(context);
-    if (verdict.kind === 'pending' || verdict.kind === 'lease') {
-      this.around.laws.readBegins(context);
-    }
-    if (verdict.kind === 'lease') {
-      this.reads.push({ context, index: verdict.index, leaseTerm: verdict.term });
+  /** Begins reads, all of one turn, and prints the verdicts. */
+  read(contexts: readonly string[]): void {
+    for (const context of contexts) {
+      this.print(`${context} ${this.beginRead(context)}`);
     }
     this.settle();
+  }
+
+  private beginRead(context: string): string {
+    const verdict = this.running.readIndex(context);
     switch (verdict.kind) {
       case 'pending':
+        this.around.laws.readBegins(context);
         return 'pending';
-      case 'lease':
-        return `by lease at ${verdict.index} term=${verdict.term}`;
+      case 'lease': {
+        const { index, term } = verdict;
+        this.around.laws.readBegins(context);
+        this.reads.push({ context, index, leaseTerm: term });
+        return `by lease at ${index} term=${term}`;
+      }
       case 'notLeader':
         return `not leader, leader=${describeReplica(verdict.leader)}`;
       case 'refused':
