@@ -38,6 +38,13 @@ export class RaftLog {
   applyingIndex: LogIndex;
   /** First entry not yet handed out to be persisted. */
   private nextToPersist: LogIndex;
+  /**
+   * Up to here the batch in flight still says what the log says. A truncation lowers it: what comes
+   * in place of those entries is written by a *later* batch, and that write first removes what this
+   * one wrote. So an entry that was truncated and came back in the same term (the ABA problem) is
+   * durable only with the later batch.
+   */
+  private inFlightTo: LogIndex;
   private readonly terms: TermRuns;
   /** Entries windowFirst..lastIndex. */
   private window: Entry[];
@@ -53,6 +60,7 @@ export class RaftLog {
     this.appliedIndex = state.appliedIndex;
     this.applyingIndex = state.appliedIndex;
     this.nextToPersist = state.lastIndex + 1;
+    this.inFlightTo = state.lastIndex;
     this.terms = new TermRuns(state.termRuns);
     this.window = [...state.tail];
     this.windowFirst = state.lastIndex + 1 - state.tail.length;
@@ -126,6 +134,7 @@ export class RaftLog {
     this.windowFirst = Math.min(this.windowFirst, index);
     this.persistedIndex = Math.min(this.persistedIndex, index - 1);
     this.nextToPersist = Math.min(this.nextToPersist, index);
+    this.inFlightTo = Math.min(this.inFlightTo, index - 1);
   }
 
   get hasUnpersisted(): boolean {
@@ -141,15 +150,17 @@ export class RaftLog {
       () => `entry ${this.nextToPersist} left the window unpersisted`,
     );
     this.nextToPersist = this.lastIndex + 1;
+    this.inFlightTo = this.lastIndex;
     return entries;
   }
 
-  /**
-   * A completion that names an entry which was truncated meanwhile says nothing (style: ABA): what
-   * lies below it is covered by the completion of the batch that replaced it.
-   */
-  persisted({ term, index }: EntryId): void {
-    if (index > this.persistedIndex && this.matches(index, term)) this.persistedIndex = index;
+  /** The batch in flight is durable, and with it what it has in common with the log of now. */
+  persisted({ index }: EntryId): void {
+    this.persistedIndex = Math.max(this.persistedIndex, Math.min(index, this.inFlightTo));
+    assert(
+      this.persistedIndex <= this.lastIndex,
+      () => `persisted ${this.persistedIndex} beyond the last index ${this.lastIndex}`,
+    );
     this.evict();
   }
 
@@ -228,6 +239,8 @@ export class RaftLog {
     this.applyingIndex = index;
     this.persistedIndex = index;
     this.nextToPersist = index + 1;
+    // Nothing that is being written belongs to the new log.
+    this.inFlightTo = index;
   }
 
   /** The state machine was restored to `index`, which this log has: nothing up to it is applied again. */
@@ -239,6 +252,8 @@ export class RaftLog {
     this.commitIndex = Math.max(this.commitIndex, index);
     this.appliedIndex = Math.max(this.appliedIndex, index);
     this.applyingIndex = this.appliedIndex;
+    // Durable in the state machine itself, whatever the batch in flight comes to (rule D15).
+    this.persistedIndex = Math.max(this.persistedIndex, index);
   }
 
   private evict(): void {

@@ -57,8 +57,6 @@ export class Replica {
     this.id = options.id;
     this.options = options;
     this.random = new Random(options.seed);
-    this.term = state.hardState.term;
-    this.vote = state.hardState.vote;
     this.hardState = state.hardState;
     this.memberships = [...state.memberships];
     assert(this.memberships.length > 0, () => 'a member knows the membership of its group');
@@ -76,9 +74,15 @@ export class Replica {
       options.windowBytesMax,
     );
     assert(
-      this.term >= this.log.lastTerm,
-      () => `term ${this.term} below the log's ${this.log.lastTerm}`,
+      state.restoring || state.appliedIndex >= state.firstIndex - 1,
+      () => `applied ${state.appliedIndex} behind a log from ${state.firstIndex} (rule D13)`,
     );
+    // A crash between the install of a snapshot and the batch with its term leaves a log that is
+    // ahead of the hard state. Nothing was promised in that term: a promise follows its batch. So
+    // no vote of that term can have been given, and none is forgotten here.
+    const { term, vote } = state.hardState;
+    this.term = Math.max(term, this.log.lastTerm);
+    this.vote = this.term === term ? vote : noReplica;
   }
 
   get membershipAt(): MembershipAt {
@@ -183,7 +187,10 @@ export class Replica {
   /** The hard state, if the batch at hand must carry it. The commit index alone is no reason. */
   takeHardState(withBatch: boolean): HardState | undefined {
     const { term, vote } = this;
-    const { commitIndex: commit } = this.log;
+    // Never beyond what is durable already: a write that is torn in the middle could keep this hint
+    // and lose the entries of the same batch, and the member would start with a commit index that
+    // its log does not reach.
+    const commit = Math.min(this.log.commitIndex, this.log.persistedIndex);
     const old = this.hardState;
     const changed = term !== old.term || vote !== old.vote;
     if (!changed && !(withBatch && commit !== old.commit)) return undefined;
