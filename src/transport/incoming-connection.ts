@@ -1,0 +1,244 @@
+/**
+ * A connection that a peer opened to this node: checked once, then either Raft messages and probes,
+ * or one snapshot.
+ */
+import type { Socket } from 'node:net';
+import { groupId, nodeId, replicaId, type NodeId } from '../../raft/index.js';
+import type { Clock } from '../observe/clock.js';
+import type { Log } from '../observe/log.js';
+import { ByteReader, ByteWriter } from './bytes.js';
+import { FrameKind, FrameParser, frameOf, type Frame } from './frame.js';
+import {
+  helloCodec,
+  helloReplyCodec,
+  judgeHello,
+  type DirectoryRegistry,
+  type OwnIdentity,
+} from './handshake.js';
+import { decodeMessage, decodeSnapshotMeta, MalformedMessage } from './message-codec.js';
+import {
+  SnapshotInterrupted,
+  type GroupMessage,
+  type IncomingSnapshot,
+  type SnapshotHeader,
+  type TransportReceiver,
+} from './transport.js';
+
+/** Chunks waiting to be taken before the socket is not read any more (256 KiB each: 2 MiB). */
+const chunksWaitingMax = 8;
+
+export interface IncomingOptions {
+  readonly own: OwnIdentity;
+  readonly isKnown: (node: number) => boolean;
+  readonly registry: DirectoryRegistry;
+  readonly receiver: TransportReceiver;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly handshakeMsMax: number;
+  readonly count: (name: string, by?: number) => void;
+  /** One more snapshot may come in; false: refuse it. */
+  readonly admitSnapshot: (connection: IncomingConnection) => boolean;
+}
+
+export class IncomingConnection {
+  private peer: NodeId | undefined;
+  private purpose = '';
+  private snapshot: ChunkQueue | undefined;
+  private readonly parser = new FrameParser();
+  private readonly socket: Socket;
+  private readonly options: IncomingOptions;
+
+  constructor(socket: Socket, options: IncomingOptions) {
+    this.socket = socket;
+    this.options = options;
+    socket.setNoDelay(true);
+    const cancel = options.clock.after(options.handshakeMsMax, () => {
+      if (this.peer === undefined) socket.destroy();
+    });
+    socket.on('data', (piece) => {
+      this.onData(piece);
+    });
+    socket.on('error', (error) => {
+      options.log(
+        'debug',
+        { peer: this.peer, error: error.message },
+        'connection of a peer failed',
+      );
+    });
+    socket.on('close', () => {
+      cancel();
+      this.snapshot?.fail('the connection broke');
+    });
+  }
+
+  destroy(): void {
+    this.socket.destroy();
+  }
+
+  private onData(piece: Buffer): void {
+    this.options.count('bytesIn', piece.byteLength);
+    try {
+      this.parser.push(piece, (frame) => {
+        this.onFrame(frame);
+      });
+    } catch (error) {
+      // Bytes that no node sends: whatever is wrong over there, this connection is worth nothing.
+      this.options.count('malformed');
+      const { message } = error instanceof Error ? error : new Error(String(error));
+      this.options.log(
+        'warn',
+        { peer: this.peer, address: this.socket.remoteAddress, error: message },
+        'damaged or foreign bytes on the peer port: connection closed',
+      );
+      this.socket.destroy();
+    }
+  }
+
+  private onFrame({ kind, rest }: Frame): void {
+    if (this.peer === undefined) {
+      if (kind !== FrameKind.hello) throw new MalformedMessage('the first frame is no hello');
+      this.onHello(rest);
+    } else if (kind === FrameKind.messages && this.purpose === 'raft') {
+      this.onMessages(this.peer, rest);
+    } else if (kind === FrameKind.ping) {
+      this.onPing(rest);
+    } else if (
+      kind === FrameKind.snapshotHead &&
+      this.purpose === 'snapshot' &&
+      this.snapshot === undefined
+    ) {
+      this.onSnapshotHead(this.peer, rest);
+    } else if (kind === FrameKind.snapshotChunk && this.snapshot !== undefined) {
+      this.snapshot.push(rest);
+    } else {
+      throw new MalformedMessage(`frame kind ${kind} is out of place`);
+    }
+  }
+
+  private onHello(bytes: Uint8Array): void {
+    const { own, isKnown, registry, log, clock } = this.options;
+    const hello = decodeHello(bytes);
+    const refusal = judgeHello(hello, own, { isKnown, registry });
+    const reply = helloReplyCodec.encode({
+      accepted: refusal === undefined,
+      code: refusal?.code ?? '',
+      message: refusal?.message ?? '',
+      nodeId: own.nodeId,
+      directoryId: own.directoryId,
+      clockMs: Math.floor(clock.wallMs()),
+    });
+    const frame = frameOf(FrameKind.hello, reply);
+    if (refusal !== undefined) {
+      log(
+        'warn',
+        {
+          peer: hello.nodeId,
+          cluster: hello.clusterId,
+          address: this.socket.remoteAddress,
+          code: refusal.code,
+          reason: refusal.message,
+        },
+        'refused a peer',
+      );
+      this.socket.end(frame);
+      return;
+    }
+    this.peer = nodeId(hello.nodeId);
+    this.purpose = hello.purpose;
+    this.socket.write(frame);
+  }
+
+  private onMessages(peer: NodeId, rest: Buffer): void {
+    const reader = new ByteReader(rest);
+    const messages: GroupMessage[] = [];
+    while (reader.left > 0) messages.push(decodeMessage(reader));
+    this.options.count('framesIn');
+    this.options.count('messagesIn', messages.length);
+    this.options.receiver.onMessages(peer, messages);
+  }
+
+  private onPing(rest: Buffer): void {
+    const writer = new ByteWriter();
+    writer.raw(rest);
+    writer.u64(Math.floor(this.options.clock.wallMs()));
+    this.socket.write(frameOf(FrameKind.pong, writer.view()));
+  }
+
+  private onSnapshotHead(peer: NodeId, rest: Buffer): void {
+    const header = decodeHead(rest);
+    const chunks = new ChunkQueue(this.socket);
+    this.snapshot = chunks;
+    const incoming: IncomingSnapshot = {
+      header,
+      node: peer,
+      chunks,
+      finish: ({ ok, reason = '' }) => {
+        const writer = new ByteWriter();
+        writer.bool(ok);
+        writer.text(reason);
+        this.socket.resume();
+        this.socket.end(frameOf(FrameKind.verdict, writer.view()));
+      },
+    };
+    if (this.options.admitSnapshot(this)) this.options.receiver.onSnapshot(incoming);
+    else incoming.finish({ ok: false, reason: 'too many snapshots are coming in at once' });
+  }
+}
+
+/** Chunks between the socket and whoever takes them; a full queue stops the reading. */
+class ChunkQueue implements AsyncIterable<Uint8Array> {
+  private readonly chunks: Buffer[] = [];
+  private ended = false;
+  private failure: string | undefined;
+  private wake: () => void = () => undefined;
+  private readonly socket: Socket;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+  }
+
+  push(chunk: Buffer): void {
+    if (chunk.byteLength === 0) this.ended = true;
+    else this.chunks.push(chunk);
+    if (this.chunks.length >= chunksWaitingMax) this.socket.pause();
+    this.wake();
+  }
+
+  fail(reason: string): void {
+    if (!this.ended) this.failure = reason;
+    this.wake();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      const chunk = this.chunks.shift();
+      if (chunk !== undefined) {
+        if (this.chunks.length < chunksWaitingMax / 2) this.socket.resume();
+        yield chunk;
+      } else if (this.ended) {
+        return;
+      } else if (this.failure !== undefined) {
+        throw new SnapshotInterrupted(this.failure);
+      } else {
+        await new Promise<void>((resolve) => {
+          this.wake = resolve;
+        });
+      }
+    }
+  }
+}
+
+function decodeHello(bytes: Uint8Array): ReturnType<typeof helloCodec.decode> {
+  try {
+    return helloCodec.decode(bytes);
+  } catch (error) {
+    throw new MalformedMessage('the hello is malformed', { cause: error });
+  }
+}
+
+function decodeHead(bytes: Uint8Array): SnapshotHeader {
+  const reader = new ByteReader(bytes);
+  const group = groupId(reader.u32());
+  const [from, to] = [replicaId(reader.u32()), replicaId(reader.u32())];
+  return { group, from, to, term: reader.u64(), snapshot: decodeSnapshotMeta(reader) };
+}
