@@ -161,14 +161,10 @@ export class Core {
   private ignoresCandidates(message: VoteRequest): boolean {
     if (message.transfer) return false;
     const { replica, role } = this;
+    const { checkQuorum, preVote, electionTicks } = replica.options;
     if (replica.now < this.silentUntil) return true;
-    if (!replica.options.checkQuorum && !replica.options.preVote) return false;
-    if (role.kind === 'leader') return true;
-    return (
-      role.kind === 'follower' &&
-      replica.leader !== noReplica &&
-      role.elapsed < replica.options.electionTicks
-    );
+    if (!checkQuorum && !preVote) return false;
+    return role.kind === 'leader' || replica.now - replica.leaderHeardAt < electionTicks;
   }
 
   private onLowerTerm(message: Message): void {
@@ -236,7 +232,8 @@ export class Core {
         if (this.role.kind === 'leader') this.role.onHeartbeatReply(message);
         break;
       case 'timeoutNow':
-        if (this.role.kind === 'follower' && message.from === this.replica.leader)
+        // A member that hangs would only take the leadership to lose it.
+        if (this.role.kind === 'follower' && message.from === this.replica.leader && !this.stalled)
           this.campaign('candidate', true);
         break;
       case 'readIndex':
@@ -257,6 +254,11 @@ export class Core {
       this.replica.drop('secondLeader');
       return undefined;
     }
+    const known = this.replica.leader;
+    if (known !== noReplica && known !== leader) {
+      this.replica.drop('secondLeader');
+      return undefined;
+    }
     if (this.role.kind !== 'follower') this.becomeFollower(leader);
     if (this.role.kind !== 'follower') return undefined;
     this.role.hear(leader);
@@ -266,7 +268,8 @@ export class Core {
   private onVoteRequest(message: VoteRequest): void {
     const { replica, role } = this;
     const { type, from: to } = message;
-    const silent = replica.now < this.silentUntil && !message.transfer;
+    // Also in our own term, which may have been entered without a vote, from a reply that came late.
+    const silent = this.ignoresCandidates(message);
     const free =
       type === 'preVote'
         ? message.term > replica.term
@@ -343,7 +346,10 @@ export class Core {
 
   /** After anything that may have moved the commit index. */
   afterCommit(): void {
-    if (this.role.kind === 'leader' && this.role.isRemoved) this.becomeFollower(noReplica);
+    if (this.role.kind !== 'leader' || !this.role.isRemoved) return;
+    // Its last duty is to say that the membership without it is committed.
+    this.role.flush();
+    this.becomeFollower(noReplica);
   }
 
   onPersisted(): void {

@@ -27,6 +27,7 @@ export class Follower {
   hear(leader: ReplicaId): void {
     this.elapsed = 0;
     this.replica.leader = leader;
+    this.replica.leaderHeardAt = this.replica.now;
   }
 
   onAppend(message: AppendRequest): void {

@@ -35,6 +35,12 @@ export class Replica {
   leader: ReplicaId = noReplica;
   /** Ticks since construction: the only time there is. */
   now = 0;
+  /**
+   * When a leader was last heard, of whatever term. It outlives changes of term and role: a leader
+   * may hold a lease on the strength of our answer, and learning a higher term from somebody else
+   * does not take that answer back.
+   */
+  leaderHeardAt = -Infinity;
   /** Memberships in the log, ascending; the last is in force, committed or not (thesis §4.1). */
   private memberships: MembershipAt[];
   /** A snapshot is being installed; nothing is applied meanwhile. */
