@@ -8,7 +8,7 @@
  * closes the connection.
  */
 import { crc32 } from 'node:zlib';
-import { ByteWriter } from './bytes.js';
+import { ByteWriter } from '../bytes.js';
 import { MalformedMessage } from './message-codec.js';
 
 export const FrameKind = {

@@ -6,7 +6,7 @@ import type { Socket } from 'node:net';
 import { groupId, nodeId, replicaId, type NodeId } from '../../raft/index.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
-import { ByteReader, ByteWriter } from './bytes.js';
+import { ByteReader, ByteWriter } from '../bytes.js';
 import { FrameKind, FrameParser, frameOf, type Frame } from './frame.js';
 import {
   helloCodec,

@@ -6,7 +6,7 @@ import { connect, type Socket } from 'node:net';
 import type { GroupId, Message, NodeId } from '../../raft/index.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
-import { ByteReader, ByteWriter } from './bytes.js';
+import { ByteReader, ByteWriter } from '../bytes.js';
 import { FrameKind, FrameParser, frameOf, FrameWriter, type Frame } from './frame.js';
 import {
   helloCodec,

@@ -3,7 +3,7 @@
  * takes them, an empty chunk for the end, and the receiver's verdict.
  */
 import { connect, type Socket } from 'node:net';
-import { ByteReader, ByteWriter } from './bytes.js';
+import { ByteReader, ByteWriter } from '../bytes.js';
 import { FrameKind, FrameParser, frameOf, type Frame } from './frame.js';
 import { helloReplyCodec, judgeDirectory } from './handshake.js';
 import { encodeSnapshotMeta } from './message-codec.js';

@@ -42,6 +42,17 @@ export class ByteWriter {
     this.length += bytes.byteLength;
   }
 
+  f64(value: number): void {
+    this.reserve(8);
+    this.length = this.buffer.writeDoubleBE(value, this.length);
+  }
+
+  /** Length u32, then the bytes. */
+  sized(bytes: Uint8Array): void {
+    this.u32(bytes.byteLength);
+    this.raw(bytes);
+  }
+
   /** Up to 65,535 bytes of UTF-8. */
   text(value: string): void {
     const bytes = Buffer.from(value, 'utf8');
@@ -112,6 +123,33 @@ export class ByteReader {
     const value = this.bytes.readUInt32BE(at) * 2 ** 32 + this.bytes.readUInt32BE(at + 4);
     if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is no safe integer`);
     return value;
+  }
+
+  f64(): number {
+    return this.bytes.readDoubleBE(this.step(8));
+  }
+
+  /** A list with its length before it (u32); the shortest element has a byte. */
+  list<T>(read: () => T): readonly T[] {
+    const count = this.u32();
+    if (count > this.left) throw new RangeError(`a list of ${count} in ${this.left} bytes`);
+    const elements: T[] = [];
+    for (let n = 0; n < count; n++) elements.push(read());
+    return elements;
+  }
+
+  /** Length u32, then the bytes, which alias what is read. */
+  sized(): Buffer {
+    return this.raw(this.u32());
+  }
+
+  get position(): number {
+    return this.at;
+  }
+
+  /** What was read since a position; an alias. */
+  since(position: number): Buffer {
+    return this.bytes.subarray(position, this.at);
   }
 
   /** Aliases the bytes that are read. */
