@@ -11,6 +11,7 @@ import type { Message, VoteReply, VoteRequest } from './message.js';
 import { isWellFormed } from './message-check.js';
 import type { ReadVerdict } from './options.js';
 import type { VoteResult } from './quorum.js';
+import { readsMax } from './read-index.js';
 import type { Replica } from './replica.js';
 import { noReplica, type ReplicaId, type SnapshotMeta, type Term } from './types.js';
 
@@ -176,16 +177,8 @@ export class Core {
       case 'snapshot':
         // Tells a leader of an older term that it is none any more; without this one that came back
         // from a partition with a higher term could neither win nor be heard (etcd: pre-vote).
-        replica.send({
-          type: 'appendReply',
-          from,
-          to: message.from,
-          term,
-          index: 0,
-          rejected: true,
-          hintIndex: 0,
-          hintTerm: 0,
-        });
+        // Round 0 is never sent: should the receiver lead *this* term by then, it proves nothing.
+        replica.send({ type: 'heartbeatReply', from, to: message.from, term, round: 0 });
         break;
       case 'preVote':
       case 'vote':
@@ -338,6 +331,7 @@ export class Core {
     if (role.kind !== 'follower' || replica.leader === noReplica)
       return { kind: 'notLeader', leader: noReplica };
     if (replica.needsSnapshot) return { kind: 'refused', reason: 'noQuorumYet' };
+    if (role.readsAsked >= readsMax) return { kind: 'refused', reason: 'overloaded' };
     role.askReadIndex(context);
     return { kind: 'pending' };
   }

@@ -35,7 +35,7 @@ export class Follower {
     const { log } = replica;
     if (replica.restoring !== undefined) return;
     if (replica.needsSnapshot) {
-      this.refuse(message, 0);
+      this.askForSnapshot(message.from);
       return;
     }
     // Below the commit index the logs agree by the leader completeness property: say how far, and
@@ -84,18 +84,36 @@ export class Follower {
       index: message.prevIndex,
       rejected: true,
       hintIndex,
-      // 0 and 0 with a prevIndex that cannot fail: "my state is gone, send a snapshot".
-      hintTerm: replica.needsSnapshot ? 0 : (replica.log.termAt(hintIndex) ?? 0),
+      hintTerm: replica.log.termAt(hintIndex) ?? 0,
+    });
+  }
+
+  /** No entries can mend this member: see `AppendReply`. */
+  private askForSnapshot(to: ReplicaId): void {
+    const { id: from, term } = this.replica;
+    this.replica.send({
+      type: 'appendReply',
+      from,
+      to,
+      term,
+      index: 0,
+      rejected: true,
+      hintIndex: 0,
+      hintTerm: 0,
     });
   }
 
   onHeartbeat(message: Heartbeat): void {
     const { replica } = this;
     const { log } = replica;
-    if (!replica.needsSnapshot && replica.restoring === undefined) {
-      // The leader knows that we match it up to `commit`: no log check is needed.
-      const commit = Math.min(message.commit, log.lastIndex);
-      if (commit > log.commitIndex) log.commitTo(commit);
+    if (replica.restoring === undefined && replica.needsSnapshot) {
+      // A quiet group sends no appends that could be refused.
+      this.askForSnapshot(message.from);
+    } else if (replica.restoring === undefined) {
+      // The leader knows that we match it up to `commit`: no log check is needed. Beyond our log it
+      // cannot know that, unless this disk has lost what it acknowledged: then nothing is verified.
+      if (message.commit > log.lastIndex) replica.drop('commitBeyondLog');
+      else if (message.commit > log.commitIndex) log.commitTo(message.commit);
     }
     const { id: from, term } = replica;
     replica.send({ type: 'heartbeatReply', from, to: message.from, term, round: message.round });
@@ -110,6 +128,13 @@ export class Follower {
     }
     if (snapshot.index <= replica.log.commitIndex && !replica.needsSnapshot) {
       replica.acknowledge(from, replica.log.commitIndex);
+      return;
+    }
+    if (!replica.needsSnapshot && replica.log.matches(snapshot.index, snapshot.term)) {
+      // The log has all that the image has: applying it is cheaper than replacing the state. A
+      // snapshot is of committed entries only.
+      replica.log.commitTo(snapshot.index);
+      replica.acknowledge(from, snapshot.index);
       return;
     }
     if (snapshot.index < replica.log.appliedIndex) {

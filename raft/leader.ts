@@ -18,7 +18,7 @@ import type { AppendReply, HeartbeatReply, ReadIndexRequest } from './message.js
 import type { MembershipChange, ProgressView, ProposeVerdict, ReadVerdict } from './options.js';
 import { Progress } from './progress.js';
 import { committedIndex, voteResult } from './quorum.js';
-import { Lease, ReadRounds, type WaitingRead } from './read-index.js';
+import { Lease, ReadRounds, readsMax, type WaitingRead } from './read-index.js';
 import type { Replica } from './replica.js';
 import {
   EntryKind,
@@ -30,8 +30,6 @@ import {
 } from './types.js';
 
 const noData = new Uint8Array(0);
-/** Reads waiting for a round: 65,536 contexts of some 30 bytes stay below 4 MiB. */
-const readsMax = 65_536;
 
 type Refusal = Extract<ProposeVerdict, { kind: 'refused' }>['reason'];
 
@@ -180,7 +178,12 @@ export class Leader {
     this.peers = membership.members
       .filter((member) => member.id !== id)
       .map((member) => {
-        const peer = old.get(member.id) ?? new Progress(member.id, log.lastIndex + 1, false);
+        let peer = old.get(member.id);
+        if (peer === undefined) {
+          peer = new Progress(member.id, log.lastIndex + 1, false);
+          // A newcomer could not be heard yet: it has until the next check but one of the quorum.
+          peer.active = old.size > 0;
+        }
         peer.learner = membership.learners.includes(member.id);
         return peer;
       });
@@ -198,11 +201,13 @@ export class Leader {
     const { log } = this.replica;
     if (this.reads.hasGathered && this.servesReads) this.beginRound();
     for (const peer of this.peers) {
+      let told = false;
       while (peer.next <= log.lastIndex && !this.isPaused(peer)) {
         if (!this.sendAppend(peer, log.lastIndex)) break;
+        told = true;
       }
       // News of the commit index, for those who have nothing else coming.
-      if (this.toldCommit < log.commitIndex && peer.state === 'replicate')
+      if (!told && this.toldCommit < log.commitIndex && peer.state === 'replicate')
         this.sendAppend(peer, peer.next - 1);
     }
     this.toldCommit = log.commitIndex;
@@ -263,6 +268,9 @@ export class Leader {
     peer.fetching = false;
     if (peer.next !== from) return;
     const { log, id, term } = this.replica;
+    // An answer from an earlier leadership of this member may hold what was truncated since.
+    if (!entries.every((entry, n) => entry.index === from + n && log.matches(from + n, entry.term)))
+      return;
     const prevTerm = log.termAt(from - 1);
     if (entries.length === 0 || prevTerm === undefined) {
       this.wantSnapshot(peer);
@@ -328,10 +336,8 @@ export class Leader {
 
   private onRefused(peer: Progress, message: AppendReply): void {
     const { log } = this.replica;
-    const stateGone =
-      message.hintIndex === 0 && message.hintTerm === 0 && (peer.match > 0 || message.index === 0);
-    if (stateGone && peer.state !== 'snapshot' && message.index === peer.next - 1) {
-      // An honest log never shrinks below what it acknowledged, and never refuses index 0.
+    if (message.index === 0) {
+      // Its state machine is gone, whatever its log has acknowledged: see `AppendReply`.
       this.wantSnapshot(peer);
       return;
     }
@@ -363,6 +369,8 @@ export class Leader {
     }
     peer.round = Math.max(peer.round, message.round);
     this.confirmRounds();
+    // The acknowledgement that made it ready may have come while another change was pending.
+    this.maybePromote(peer);
     if (peer.state === 'probe') {
       // Only a round begun after the probe shows that its answer is overdue: the heartbeat of an
       // election overtakes the first append, which would go out twice.
@@ -453,7 +461,9 @@ export class Leader {
   }
 
   get leaseValid(): boolean {
-    return this.transferTo === noReplica && this.lease.isValid(this.replica.now);
+    return (
+      this.servesReads && this.transferTo === noReplica && this.lease.isValid(this.replica.now)
+    );
   }
 
   onReadIndex({ from, context }: ReadIndexRequest): void {
@@ -517,6 +527,8 @@ export class Leader {
     if (this.transferTo === chosen.id) return true;
     this.transferTo = chosen.id;
     this.transferTicks = 0;
+    // An earlier TimeoutNow to the same target may have been lost.
+    this.timeoutNowSent = noReplica;
     return true;
   }
 

@@ -256,8 +256,13 @@ export class RaftLog {
     this.persistedIndex = Math.max(this.persistedIndex, index);
   }
 
+  /**
+   * Drops old entries from memory: those on disk (where a fetch finds them) and committed (so that
+   * none of them can change). Not only those applied: a follower that catches up commits much
+   * faster than its state machine follows, and memory has to stay bounded all the same.
+   */
   private evict(): void {
-    const keep = Math.min(this.persistedIndex, this.nextToPersist - 1, this.applyingIndex);
+    const keep = Math.min(this.persistedIndex, this.nextToPersist - 1, this.commitIndex);
     let first = this.windowFirst;
     let bytes = this.windowBytes;
     while (bytes > this.windowBytesMax && first <= keep) {

@@ -71,6 +71,10 @@ export function enterChange(membership: Membership, change: Change): Membership 
   if (isJoint(membership)) return undefined;
   const { addVoters, addLearners, remove } = change;
   const known = (id: ReplicaId): boolean => isMember(membership, id);
+  // A replica never moves: on another node it is another replica (rule D01).
+  const moves = ({ id, node }: Member): boolean =>
+    membership.members.some((member) => member.id === id && member.node !== node);
+  if (addVoters.some(moves)) return undefined;
   if (!remove.every(known) || addLearners.some(({ id }) => known(id))) return undefined;
   const removed = new Set(remove);
   const promoted = new Set(addVoters.map(({ id }) => id));
@@ -139,7 +143,7 @@ export function encodeMembership(membership: Membership): Uint8Array {
   return bytes;
 }
 
-/** Throws RangeError on malformed bytes, naming what is wrong. */
+/** Throws RangeError on malformed bytes and unknown versions, naming what is wrong. */
 export function decodeMembership(bytes: Uint8Array): Membership {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint8(0) !== version) throw new RangeError(`membership version ${view.getUint8(0)}`);
@@ -165,6 +169,13 @@ export function decodeMembership(bytes: Uint8Array): Membership {
   if (named.length !== members.length || named.some((id, n) => members[n]?.id !== id)) {
     throw new RangeError('membership names a replica without a node, or a node without a replica');
   }
-  if (incoming.length === 0) throw new RangeError('membership has no voters');
+  if (learners.some((id) => incoming.includes(id) || outgoing.includes(id))) {
+    throw new RangeError('membership has a voter that is a learner');
+  }
+  if (learnersNext.some((id) => incoming.includes(id) || !outgoing.includes(id))) {
+    throw new RangeError('membership has a learner to be that does not leave the voters');
+  }
+  // Nobody at all is well-formed: so begins a replica that waits for its first log or snapshot.
+  if (incoming.length === 0 && members.length > 0) throw new RangeError('membership has no voters');
   return { incoming, outgoing, learners, learnersNext, autoLeave: flags === 1, members };
 }

@@ -42,6 +42,10 @@ export interface AppendRequest extends Head<'append'> {
  * Answer to an append. Accepted: `index` is the last index now known to match the leader's log
  * *and* durable here. Rejected: `index` repeats the request's prevIndex, and (hintIndex, hintTerm)
  * is the receiver's best guess of where the logs agree (paper §5.3, last paragraphs).
+ *
+ * Rejected with `index` 0 asks for a snapshot: nothing can conflict at index 0, so no other
+ * rejection has it. So speaks a member whose state machine was damaged or half replaced, which no
+ * entries can mend (rules D13, D15).
  */
 export interface AppendReply extends Head<'appendReply'> {
   readonly index: LogIndex;

@@ -8,6 +8,9 @@
  */
 import type { LogIndex, ReplicaId } from './types.js';
 
+/** Reads waiting on one member: 65,536 contexts of some 30 bytes stay below 4 MiB. */
+export const readsMax = 65_536;
+
 export interface WaitingRead {
   readonly context: string;
   /** Who asked: this replica, or the follower that forwarded it. */
