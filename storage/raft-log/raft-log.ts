@@ -114,7 +114,7 @@ export class RaftLog {
       throw new Error(`group ${group}: replica ${replica} was removed here (floor ${floor})`);
     }
     if (this.admissions.has(group)) throw new Error(`group ${group} exists already`);
-    const record: GroupCreatedRecord = { kind: 'groupCreated', ...options };
+    const record: GroupCreatedRecord = { ...options, kind: 'groupCreated' };
     const admission = new GroupAdmission(emptyGroup(record));
     this.admissions.set(group, admission);
     admission.underWay++;
@@ -188,7 +188,7 @@ export class RaftLog {
     this.assertOpen();
     const admission = this.admission(mark.group);
     if (!admission.admitCompaction(mark)) return;
-    const record = { kind: 'compaction', ...mark, replica: admission.replica } as const;
+    const record = { ...mark, kind: 'compaction', replica: admission.replica } as const;
     this.writer.enqueue({ records: [record], bytes: 0, onDurable: () => undefined });
   }
 

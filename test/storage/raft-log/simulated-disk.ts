@@ -9,9 +9,6 @@
 import { dirname } from 'node:path';
 import type { Disk, DiskFile } from '../../../storage/index.js';
 
-/** The unit that is written whole or not at all. */
-const sectorBytes = 512;
-
 /** Unsigned 32-bit random numbers. */
 export type RandomNumber = () => number;
 
@@ -55,11 +52,22 @@ class Content {
   /** The same for sectors whose sync failed: a power cut will bring that back. */
   private readonly neverWritten = new Map<number, Buffer>();
 
-  constructor(bytes: Uint8Array) {
-    this.bytes = Buffer.alloc(wholeSectors(bytes.length));
+  private readonly sectorBytes: number;
+
+  constructor(bytes: Uint8Array, sectorBytes: number) {
+    this.sectorBytes = sectorBytes;
+    this.bytes = Buffer.alloc(this.wholeSectors(bytes.length));
     this.bytes.set(bytes);
     this.size = bytes.length;
     this.durableSize = bytes.length;
+  }
+
+  clone(): Content {
+    const clone = new Content(this.visible, this.sectorBytes);
+    clone.durableSize = this.durableSize;
+    for (const [sector, before] of this.unsynced) clone.unsynced.set(sector, before);
+    for (const [sector, before] of this.neverWritten) clone.neverWritten.set(sector, before);
+    return clone;
   }
 
   get visible(): Buffer {
@@ -68,9 +76,10 @@ class Content {
 
   write(bytes: Uint8Array, position: number): void {
     if (bytes.length === 0) return;
+    const { sectorBytes } = this;
     const end = position + bytes.length;
     if (end > this.bytes.length) {
-      const grown = Buffer.alloc(wholeSectors(Math.max(end, 2 * this.bytes.length)));
+      const grown = Buffer.alloc(this.wholeSectors(Math.max(end, 2 * this.bytes.length)));
       grown.set(this.visible);
       this.bytes = grown;
     }
@@ -105,6 +114,7 @@ class Content {
 
   /** Each unsynced sector is new, old, or (rarely) a part of each. */
   cutPower(random: RandomNumber): void {
+    const { sectorBytes } = this;
     const survival = random() % 4;
     const size = random() % 2 === 0 ? this.size : this.durableSize;
     for (const [sector, before] of this.unsynced) {
@@ -115,6 +125,10 @@ class Content {
     for (const [sector, before] of this.neverWritten) this.bytes.set(before, sector * sectorBytes);
     this.neverWritten.clear();
     this.truncate(size);
+  }
+
+  private wholeSectors(bytes: number): number {
+    return Math.ceil(bytes / this.sectorBytes) * this.sectorBytes;
   }
 }
 
@@ -129,6 +143,12 @@ export class SimulatedDisk {
   private durableNames = new Map<string, Content>();
   private readonly directories = new Set<string>();
   private life = 0;
+  private readonly sectorBytes: number;
+
+  /** `sectorBytes`: what is written whole or not at all; small ones tear small writes too. */
+  constructor(sectorBytes = 512) {
+    this.sectorBytes = sectorBytes;
+  }
 
   /** The disk as one process sees it: after a kill or a power cut it never answers again. */
   mount(): Disk {
@@ -147,7 +167,7 @@ export class SimulatedDisk {
       create: async (path) => {
         await enter('create', path);
         if (this.names.has(path)) throw systemError('EEXIST', path);
-        const content = new Content(Buffer.alloc(0));
+        const content = new Content(Buffer.alloc(0), this.sectorBytes);
         this.names.set(path, content);
         return this.fileOf(content, path, life);
       },
@@ -194,7 +214,7 @@ export class SimulatedDisk {
 
   /** Puts a file there, durably. */
   place(path: string, bytes: Uint8Array): void {
-    const content = new Content(bytes);
+    const content = new Content(bytes, this.sectorBytes);
     this.directories.add(dirname(path));
     this.names.set(path, content);
     this.durableNames.set(path, content);
@@ -205,11 +225,18 @@ export class SimulatedDisk {
     return [...this.names.keys()].sort();
   }
 
-  /** A disk with the same files, as a test wants to damage it many ways. */
+  /** The same disk, with what is synced and what is not, as a test wants to damage it many ways. */
   copy(): SimulatedDisk {
-    const copy = new SimulatedDisk();
+    const copy = new SimulatedDisk(this.sectorBytes);
     for (const directory of this.directories) copy.directories.add(directory);
-    for (const [path, content] of this.names) copy.place(path, content.visible);
+    const clones = new Map<Content, Content>();
+    const cloneOf = (content: Content): Content => {
+      const clone = clones.get(content) ?? content.clone();
+      clones.set(content, clone);
+      return clone;
+    };
+    for (const [name, content] of this.names) copy.names.set(name, cloneOf(content));
+    for (const [name, content] of this.durableNames) copy.durableNames.set(name, cloneOf(content));
     return copy;
   }
 
@@ -281,10 +308,6 @@ export class SimulatedDisk {
 /** What a dead process waits for. */
 function forever(): Promise<never> {
   return new Promise<never>(() => undefined);
-}
-
-function wholeSectors(bytes: number): number {
-  return Math.ceil(bytes / sectorBytes) * sectorBytes;
 }
 
 function systemError(code: string, path: string): Error {
