@@ -149,6 +149,39 @@ describe('Raft log failures', () => {
     expect(failures).to.have.length(1);
   });
 
+  it('closes its files only after the write under way, also after a failure', async () => {
+    const disk = new SimulatedDisk();
+    const { log, failures } = await openLog(disk);
+    await createGroup(log, 1);
+    await appended(log, { group: group(1), entries: [command(1, 1, 'precious')] });
+    const path = disk.paths()[0] ?? '';
+    disk.bytesOf(path).write('spurious', disk.bytesOf(path).indexOf('precious'));
+    const range = { group: group(1), from: 1, last: 1, bytesMax: 1 };
+    const read: Promise<unknown> = log.read(range).catch((error: unknown) => error);
+    let release: (() => void) | undefined;
+    disk.hook = ({ kind }) =>
+      kind === 'write'
+        ? new Promise((resolve) => {
+            release = resolve;
+          })
+        : undefined;
+    log.append({ group: group(1), entries: [command(2, 1)] }, () => {
+      failures.push(new Error('acknowledged after a failure'));
+    });
+    await eventually(
+      () => release !== undefined && failures.length > 0,
+      () => 'a failure during a write',
+    );
+    expect(await read).to.equal(failures[0]);
+    const closed = log.close();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(disk.operations.some(({ kind }) => kind === 'close')).to.equal(false);
+    release?.();
+    await closed;
+    expect(disk.operations.at(-1)?.kind).to.equal('close');
+    expect(failures).to.have.length(1);
+  });
+
   it('R46 disk full: says where and what to do', async () => {
     const disk = new SimulatedDisk();
     const { log, failures } = await openLog(disk);

@@ -220,6 +220,23 @@ describe('Raft log recovery', () => {
     expect(error.reason).to.match(/write \d+ .*after write \d+/);
   });
 
+  it('refuses a sealed segment that lost a frame in the middle of its last write', async () => {
+    const disk = new SimulatedDisk();
+    const { log } = await openLog(disk, { segmentBytes: 1_000 });
+    for (const id of [1, 2]) await createGroup(log, id);
+    for (let index = 1; disk.paths().length < 2; index++) {
+      log.append({ group: group(1), entries: [command(index, 1)] }, () => undefined);
+      await appended(log, { group: group(2), entries: [command(index, 1)] });
+    }
+    disk.kill();
+    const last = scanSegment(disk.bytesOf(first), 1).frames.at(-1);
+    expect(last?.writeStart).to.be.below(last?.offset ?? 0);
+    disk.place(first, disk.bytesOf(first).subarray(0, last?.offset));
+    const error = await damageOf(disk);
+    expect(error.file).to.equal(disk.paths()[1]);
+    expect(error.reason).to.include('the checkpoint does not say what the segments before it say');
+  });
+
   it('refuses a sequence with a missing segment and names it', async () => {
     const disk = await manySegments(40);
     const without = new SimulatedDisk();

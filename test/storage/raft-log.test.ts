@@ -149,6 +149,23 @@ describe('Raft log', () => {
     ).to.equal(2);
   });
 
+  it('splits what is queued into writes of bounded size, in order', async () => {
+    const disk = new SimulatedDisk();
+    const { log } = await openLog(disk, { segmentBytes: 2 ** 30 });
+    await createGroup(log, 1);
+    disk.operations.length = 0;
+    const done: number[] = [];
+    for (let index = 1; index <= 20; index++) {
+      const entries = [command(index, 1, 'x'.repeat(1_000_000))];
+      log.append({ group: group(1), entries }, () => done.push(index));
+    }
+    await log.close();
+    expect(done).to.deep.equal(Array.from({ length: 20 }, (_, i) => i + 1));
+    const writes = disk.operations.filter(({ kind }) => kind === 'write');
+    expect(writes.length).to.be.within(4, 6);
+    for (const { bytes } of writes) expect(bytes).to.be.below(6_000_000);
+  });
+
   it('writes one large append as frames that a read of one entry can afford', async () => {
     const disk = new SimulatedDisk();
     const { log } = await openLog(disk, { segmentBytes: 2 ** 30 });

@@ -35,7 +35,8 @@ export interface DiskOperation {
     | 'write'
     | 'truncate'
     | 'remove'
-    | 'syncDirectory';
+    | 'syncDirectory'
+    | 'close';
   readonly path: string;
   /** Of reads and writes. */
   readonly bytes?: number;
@@ -241,13 +242,21 @@ export class SimulatedDisk {
   }
 
   private fileOf(content: Content, path: string, life: number): DiskFile {
+    let closed = false;
+    // Also at the end of an operation: nobody may close a file under it.
+    const assertOpen = (): void => {
+      if (closed) throw systemError('EBADF', path);
+    };
     return {
       read: async (position, length) => {
+        assertOpen();
         await this.enter({ kind: 'read', path, bytes: length }, life);
+        assertOpen();
         return Buffer.from(content.visible.subarray(position, position + length));
       },
       writeDurably: async (bytes, position) => {
         if (life !== this.life) return forever();
+        assertOpen();
         const grows = Math.max(0, position + bytes.length - content.visible.length);
         const fits = bytes.length - Math.max(0, grows - (this.bytesMax - this.used()));
         content.write(bytes.subarray(0, Math.max(0, fits)), position);
@@ -255,6 +264,7 @@ export class SimulatedDisk {
         // A power cut meets the bytes here: visible and not yet synced.
         try {
           await this.enter({ kind: 'write', path, bytes: bytes.length }, life);
+          assertOpen();
         } catch (error) {
           content.failSync();
           throw error;
@@ -262,11 +272,16 @@ export class SimulatedDisk {
         content.sync();
       },
       truncateDurably: async (length) => {
+        assertOpen();
         await this.enter({ kind: 'truncate', path }, life);
         content.truncate(length);
       },
       size: async () => content.visible.length,
-      close: async () => undefined,
+      close: async () => {
+        assertOpen();
+        await this.enter({ kind: 'close', path }, life);
+        closed = true;
+      },
     };
   }
 
