@@ -91,6 +91,7 @@ export class Applier<R> {
     putAppliedMark(batch, prefix, last);
     // Nothing can have changed meanwhile: the next batch waits for this one, and so does an install.
     await engine.write(batch, { sync: false });
+    machine.written();
     for (const range of clears) await engine.clear(range);
     this.count(entries, last.index);
     this.finishPlaces(last.index);

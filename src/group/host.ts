@@ -145,16 +145,16 @@ export class Host {
     return { groups: this.groups.size, ...this.dropped };
   }
 
-  /** Hands leadership over (for up to `graceMs`), then stops everything. The log and engine stay open. */
-  async close(graceMs: number): Promise<void> {
-    await this.handOver(graceMs);
+  /** Stops everything. The log and the engine stay open. */
+  async close(): Promise<void> {
     this.stopTicker();
     for (const group of this.groups.values()) group.close();
     await this.options.transport.close();
     await Promise.all([...this.groups.values()].map((group) => group.idle()));
   }
 
-  private async handOver(graceMs: number): Promise<void> {
+  /** Hands leadership of every group to somebody else; gives up after `graceMs`. */
+  async handOver(graceMs: number): Promise<void> {
     const { clock } = this.options;
     const deadline = clock.monotonicMs() + graceMs;
     const leading = (): HostedGroup[] =>

@@ -27,6 +27,8 @@ export interface StateMachine<R> {
    * next call comes only after the batch was written.
    */
   apply(commands: readonly Entry[], batch: EngineBatch): Promise<Applied<R>>;
+  /** The batch of the last `apply` is in the engine: what readers may see moves on, with the data. */
+  written(): void;
   /** Leadership came or went: only a leader proposes on its own (expiry, log time). */
   onLeadership(leadership: Leadership): void;
 }

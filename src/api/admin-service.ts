@@ -1,0 +1,64 @@
+/** The Admin service: what a node says of itself, and the little an operator can ask of it. */
+import type {
+  GroupStatusMessage,
+  ReplicaHashReply,
+  ReplicaHashRequest,
+  StatusReply,
+  TransferLeaderReply,
+  TransferLeaderRequest,
+} from '../../proto/messages.js';
+import { KvError } from '../errors.js';
+import type { AdminMethods } from './grpc-server.js';
+import { invalid } from './convert.js';
+
+/** A group as the admin calls see it. */
+export interface AdminGroup {
+  readonly id: number;
+  readonly isLeader: boolean;
+  status(): GroupStatusMessage;
+  /** False when there is nobody to take over. */
+  transferLeadership(toReplica: number): boolean;
+  /** Over the applied state, at one applied index. */
+  hash(): Promise<ReplicaHashReply>;
+}
+
+export interface AdminServiceOptions {
+  readonly groups: () => readonly AdminGroup[];
+  /** Everything of the node's status but the groups. */
+  readonly node: () => Omit<StatusReply, 'groups'>;
+}
+
+export function adminMethods({ groups, node }: AdminServiceOptions): AdminMethods {
+  const find = (id: number): AdminGroup => {
+    const known = groups();
+    const found = known.find((group) => group.id === id);
+    if (found !== undefined) return found;
+    throw invalid(`no group ${id} on this node: it has ${known.map((group) => group.id).join(', ')}`);
+  };
+  const transfer = (request: TransferLeaderRequest): TransferLeaderReply => {
+    const group = find(request.groupId);
+    if (!group.isLeader) {
+      const { leaderNode, leaderAddress } = group.status();
+      throw new KvError(`this node does not lead group ${request.groupId}: ask its leader`, {
+        code: 'KV_NOT_LEADER',
+        outcome: 'notApplied',
+        leaderNode,
+        leaderAddress,
+      });
+    }
+    if (!group.transferLeadership(request.toReplica ?? 0)) {
+      throw new KvError(`group ${request.groupId} has no follower that could take over just now`, {
+        code: 'KV_UNAVAILABLE',
+        outcome: 'notApplied',
+        retryAfterMs: 1000,
+      });
+    }
+    return { leaderNode: group.status().leaderNode };
+  };
+  // The decoder of each method made its request of the very type that stands here.
+  return {
+    Status: () => Promise.resolve({ ...node(), groups: groups().map((group) => group.status()) }),
+    TransferLeader: async (request) => Promise.resolve(transfer(request as TransferLeaderRequest)),
+    ReplicaHash: async (request) => find((request as ReplicaHashRequest).groupId).hash(),
+  };
+}

@@ -1,0 +1,388 @@
+/**
+ * One batch of commands being applied: a pure function of the commands, the state before, and
+ * nothing else (R41). Rejections are results; a throw is a bug and stops the node.
+ */
+import { KeyKind, slotKey, type SlotPlace } from '../../storage/index.js';
+import { slotOf, type Slot } from '../router/slot.js';
+import type { Command, DecodedWrite, Due } from './command-codec.js';
+import type {
+  CommandResult,
+  Compare,
+  Condition,
+  KeyValue,
+  Operation,
+  OperationResult,
+  Refusal,
+  Transaction,
+  WriteOperation,
+  WriteResult,
+} from './command.js';
+import { expiryKey, type DueTimes } from './expiry-index.js';
+import { fingerprint, judgeSession, rememberResult } from './sessions.js';
+import type { Overlay } from './overlay.js';
+import {
+  decodeSessionRecord,
+  decodeValue,
+  encodeSessionRecord,
+  encodeValue,
+  SlotOwnership,
+  type SlotState,
+  type StoredValue,
+} from './value-codec.js';
+
+/** The state that changes while a batch is applied; readers see it only once the batch is written. */
+export interface WorkingState {
+  logTimeMs: number;
+  keys: number;
+  slotState(slot: Slot): SlotState;
+  setSlotState(slot: Slot, state: SlotState): void;
+}
+
+const integerPattern = /^-?(0|[1-9]\d{0,15})$/;
+
+export class ApplyRun {
+  private readonly prefix: Uint8Array;
+  private readonly overlay: Overlay;
+  private readonly state: WorkingState;
+  private readonly due: DueTimes;
+
+  constructor(prefix: Uint8Array, overlay: Overlay, state: WorkingState, due: DueTimes) {
+    this.prefix = prefix;
+    this.overlay = overlay;
+    this.state = state;
+    this.due = due;
+  }
+
+  apply(command: Command): CommandResult {
+    // Log time never goes back, whatever a new leader's clock says (rule D22).
+    this.state.logTimeMs = Math.max(this.state.logTimeMs, command.logTimeMs);
+    const { logTimeMs } = this.state;
+    switch (command.kind) {
+      case 'writes':
+        return { logTimeMs, results: command.writes.map((write) => this.write(write)) };
+      case 'expire':
+        for (const due of command.due) this.expire(due);
+        return { logTimeMs, results: [] };
+      case 'time':
+        return { logTimeMs, results: [] };
+    }
+  }
+
+  // ---- one write
+
+  private write(write: DecodedWrite): WriteResult {
+    const slot = slotOfWrite(write);
+    if (slot === undefined) return refused('tooManySlots');
+    // Ownership is decided here, at apply, never by a cached map (R75). A routing refusal leaves no
+    // session record: the client goes to the owner with the same session.
+    if (this.state.slotState(slot).ownership !== SlotOwnership.owned) return refused('wrongShard');
+    const { session } = write;
+    if (session === undefined) return new SlotWrite(this, slot).run(write.operation);
+    const place = this.placeOf(slot);
+    const recordKey = slotKey(this.prefix, place, KeyKind.session, session.clientId);
+    const stored = this.overlay.get(recordKey);
+    const record = stored === undefined ? undefined : decodeSessionRecord(stored);
+    const print = fingerprint(write.operationBytes);
+    const verdict = judgeSession(record, session, print, this.state.logTimeMs);
+    if (verdict.kind === 'refused') return refused(verdict.refusal);
+    if (verdict.kind === 'repeated') return verdict.result;
+    const slotWrite = new SlotWrite(this, slot);
+    const result = slotWrite.run(write.operation);
+    slotWrite.ensureChange();
+    const remembered = rememberResult(record, session, print, result);
+    this.overlay.put(recordKey, encodeSessionRecord(remembered));
+    if (record === undefined) this.scheduleSession(slot, session.clientId, remembered.lastNotAfterMs);
+    return result;
+  }
+
+  // ---- expiry
+
+  /** Judged again: a newer put, or a record with younger entries, stays (rule D22). */
+  private expire(due: Due): void {
+    const slot = due.slot as Slot;
+    if (this.state.slotState(slot).ownership !== SlotOwnership.owned || due.dueMs > this.state.logTimeMs) return;
+    this.overlay.delete(expiryKey(this.prefix, this.placeOf(slot), due));
+    if (due.kind === 'key') this.expireKey(slot, due);
+    else this.expireSession(slot, due.key);
+  }
+
+  private expireKey(slot: Slot, due: Due): void {
+    const key = this.valueKey(slot, due.key);
+    const stored = this.overlay.get(key);
+    if (stored === undefined) return;
+    const value = decodeValue(stored);
+    if (value.revision !== due.revision || value.expiresAtMs !== due.dueMs) return;
+    this.overlay.delete(key);
+    this.state.keys--;
+    this.nextChange(slot);
+  }
+
+  private expireSession(slot: Slot, clientId: Uint8Array): void {
+    const key = slotKey(this.prefix, this.placeOf(slot), KeyKind.session, clientId);
+    const stored = this.overlay.get(key);
+    if (stored === undefined) return;
+    const record = decodeSessionRecord(stored);
+    if (record.lastNotAfterMs < this.state.logTimeMs) this.overlay.delete(key);
+    else this.scheduleSession(slot, clientId, record.lastNotAfterMs);
+    this.nextChange(slot);
+  }
+
+  private scheduleSession(slot: Slot, clientId: Uint8Array, lastNotAfterMs: number): void {
+    this.schedule(slot, { dueMs: lastNotAfterMs + 1, kind: 'session', revision: 0, key: clientId });
+  }
+
+  schedule(slot: Slot, due: Omit<Due, 'slot'>): void {
+    this.overlay.put(expiryKey(this.prefix, this.placeOf(slot), { ...due, slot }), new Uint8Array());
+    this.due.note(slot, due.dueMs);
+    const state = this.state.slotState(slot);
+    if (!state.expiring) this.state.setSlotState(slot, { ...state, expiring: true });
+  }
+
+  unschedule(slot: Slot, due: Omit<Due, 'slot'>): void {
+    this.overlay.delete(expiryKey(this.prefix, this.placeOf(slot), { ...due, slot }));
+  }
+
+  // ---- keys and values
+
+  placeOf(slot: Slot): SlotPlace {
+    return { slot, instance: this.state.slotState(slot).instance };
+  }
+
+  /** The slot's next change number: every change to its data takes one (rule D20). */
+  nextChange(slot: Slot): number {
+    const state = this.state.slotState(slot);
+    const change = state.change + 1;
+    this.state.setSlotState(slot, { ...state, change });
+    return change;
+  }
+
+  currentChange(slot: Slot): number {
+    return this.state.slotState(slot).change;
+  }
+
+  private valueKey(slot: Slot, key: Uint8Array): Uint8Array {
+    return slotKey(this.prefix, this.placeOf(slot), KeyKind.value, key);
+  }
+
+  /** What stands behind a key; expired values are as good as gone. */
+  read(slot: Slot, key: Uint8Array): StoredValue | undefined {
+    const value = this.readStored(slot, key);
+    return value === undefined || isExpired(value, this.state.logTimeMs) ? undefined : value;
+  }
+
+  private readStored(slot: Slot, key: Uint8Array): StoredValue | undefined {
+    const stored = this.overlay.get(this.valueKey(slot, key));
+    return stored === undefined ? undefined : decodeValue(stored);
+  }
+
+  writeValue(slot: Slot, key: Uint8Array, value: Omit<StoredValue, 'expiresAtMs'> & { readonly ttlMs: number }): void {
+    this.forgetExpiry(slot, key);
+    const { revision, ordinal, bytes, ttlMs } = value;
+    const expiresAtMs = ttlMs === 0 ? 0 : this.state.logTimeMs + ttlMs;
+    this.storeValue(slot, key, { revision, ordinal, bytes, expiresAtMs });
+  }
+
+  storeValue(slot: Slot, key: Uint8Array, value: StoredValue): void {
+    const engineKey = this.valueKey(slot, key);
+    if (this.overlay.get(engineKey) === undefined) this.state.keys++;
+    this.overlay.put(engineKey, encodeValue(value));
+    const { revision, expiresAtMs } = value;
+    if (expiresAtMs > 0) this.schedule(slot, { dueMs: expiresAtMs, kind: 'key', revision, key });
+  }
+
+  removeValue(slot: Slot, key: Uint8Array): void {
+    this.forgetExpiry(slot, key);
+    const engineKey = this.valueKey(slot, key);
+    if (this.overlay.get(engineKey) === undefined) return;
+    this.overlay.delete(engineKey);
+    this.state.keys--;
+  }
+
+  /** The old value's place in the expiry index goes with it, also when it has expired meanwhile. */
+  forgetExpiry(slot: Slot, key: Uint8Array): void {
+    const old = this.readStored(slot, key);
+    if (old === undefined || old.expiresAtMs === 0) return;
+    this.unschedule(slot, { dueMs: old.expiresAtMs, kind: 'key', revision: old.revision, key });
+  }
+}
+
+/** The operations of one write, which share one change number. */
+class SlotWrite {
+  private revision = 0;
+  private ordinal = 0;
+  private readonly run_: ApplyRun;
+  private readonly slot: Slot;
+
+  constructor(run: ApplyRun, slot: Slot) {
+    this.run_ = run;
+    this.slot = slot;
+  }
+
+  run(operation: WriteOperation | Transaction): WriteResult {
+    return operation.kind === 'transaction' ? this.transaction(operation) : this.operate(operation);
+  }
+
+  /** Taken at the first change: a write that changes nothing takes no number. */
+  ensureChange(): number {
+    if (this.revision === 0) this.revision = this.run_.nextChange(this.slot);
+    return this.revision;
+  }
+
+  private transaction({ compare, then, else: otherwise }: Transaction): WriteResult {
+    const succeeded = compare.every((each) => this.holds(each));
+    const operations = succeeded ? then : otherwise;
+    // All or nothing: what could be refused is refused before anything is written.
+    const refusal = this.refusalOf(operations);
+    if (refusal !== undefined) return refused(refusal);
+    const results: OperationResult[] = [];
+    for (const operation of operations) {
+      const result = operation.kind === 'get' ? this.get(operation.key) : this.operate(operation);
+      if (result.kind === 'refused') throw new Error(`transaction: ${result.refusal} was not foreseen`);
+      results.push(result);
+    }
+    return { kind: 'transaction', succeeded, results, revision: this.revision };
+  }
+
+  /** Increments are the only operations that can be refused; several on one key add up. */
+  private refusalOf(operations: readonly Operation[]): Refusal | undefined {
+    const planned = new Map<string, Uint8Array | undefined>();
+    const nameOf = (key: Uint8Array): string => Buffer.from(key).toString('latin1');
+    const bytesOf = (key: Uint8Array): Uint8Array | undefined =>
+      planned.has(nameOf(key)) ? planned.get(nameOf(key)) : this.run_.read(this.slot, key)?.bytes;
+    for (const operation of operations) {
+      if (operation.kind === 'get') continue;
+      if (operation.kind === 'increment') {
+        const sum = add(bytesOf(operation.key), operation.delta);
+        if (typeof sum !== 'number') return sum;
+        planned.set(nameOf(operation.key), Buffer.from(String(sum)));
+      } else if (operation.condition.kind === 'none') {
+        planned.set(nameOf(operation.key), operation.kind === 'put' ? operation.value : undefined);
+      } else if (operations.some((other) => other.kind === 'increment' && Buffer.compare(other.key, operation.key) === 0)) {
+        // Whether it is written depends on a condition that an increment of the same key would see.
+        return 'notInteger';
+      }
+    }
+    return undefined;
+  }
+
+  private holds(compare: Compare): boolean {
+    const value = this.run_.read(this.slot, compare.key);
+    switch (compare.kind) {
+      case 'exists':
+        return (value !== undefined) === compare.exists;
+      case 'revision':
+        return (value?.revision ?? 0) === compare.revision;
+      case 'value':
+        return value !== undefined && Buffer.compare(value.bytes, compare.value) === 0;
+    }
+  }
+
+  private get(key: Uint8Array): OperationResult {
+    const value = this.run_.read(this.slot, key);
+    return { kind: 'get', kv: value === undefined ? undefined : keyValue(key, value) };
+  }
+
+  private operate(operation: WriteOperation): OperationResult | { readonly kind: 'refused'; readonly refusal: Refusal } {
+    switch (operation.kind) {
+      case 'put':
+        return this.put(operation);
+      case 'delete':
+        return this.delete(operation);
+      case 'increment':
+        return this.increment(operation);
+    }
+  }
+
+  private put(operation: Extract<WriteOperation, { kind: 'put' }>): OperationResult {
+    const { key, value: bytes, ttlMs, condition, returnPrevious } = operation;
+    const old = this.run_.read(this.slot, key);
+    const previous = old === undefined ? undefined : keyValue(key, old);
+    if (!conditionHolds(condition, old)) {
+      return { kind: 'put', applied: false, revision: old?.revision ?? 0, previous };
+    }
+    const revision = this.ensureChange();
+    this.run_.writeValue(this.slot, key, { revision, ordinal: this.ordinal++, bytes, ttlMs });
+    return { kind: 'put', applied: true, revision, previous: returnPrevious ? previous : undefined };
+  }
+
+  private delete(operation: Extract<WriteOperation, { kind: 'delete' }>): OperationResult {
+    const { key, condition, returnPrevious } = operation;
+    const old = this.run_.read(this.slot, key);
+    const existed = old !== undefined;
+    const previous = existed ? keyValue(key, old) : undefined;
+    if (!conditionHolds(condition, old)) {
+      return { kind: 'delete', applied: false, existed, revision: old?.revision ?? 0, previous };
+    }
+    if (existed) {
+      this.ensureChange();
+      this.run_.removeValue(this.slot, key);
+    }
+    const revision = this.run_.currentChange(this.slot);
+    return { kind: 'delete', applied: true, existed, revision, previous: returnPrevious ? previous : undefined };
+  }
+
+  private increment(
+    operation: Extract<WriteOperation, { kind: 'increment' }>,
+  ): OperationResult | { readonly kind: 'refused'; readonly refusal: Refusal } {
+    const { key, delta, ttlMs } = operation;
+    const old = this.run_.read(this.slot, key);
+    const sum = add(old?.bytes, delta);
+    if (typeof sum !== 'number') return refused(sum);
+    const revision = this.ensureChange();
+    const bytes = Buffer.from(String(sum));
+    const ordinal = this.ordinal++;
+    if (old === undefined) {
+      this.run_.writeValue(this.slot, key, { revision, ordinal, bytes, ttlMs });
+    } else {
+      // A counter keeps the expiry it was created with.
+      this.run_.forgetExpiry(this.slot, key);
+      this.run_.storeValue(this.slot, key, { revision, ordinal, bytes, expiresAtMs: old.expiresAtMs });
+    }
+    return { kind: 'increment', value: sum, revision };
+  }
+}
+
+export function isExpired(value: { readonly expiresAtMs: number }, logTimeMs: number): boolean {
+  return value.expiresAtMs > 0 && value.expiresAtMs <= logTimeMs;
+}
+
+export function keyValue(key: Uint8Array, value: StoredValue): KeyValue {
+  return { key, value: value.bytes, revision: value.revision, expiresAtMs: value.expiresAtMs };
+}
+
+function refused(refusal: Refusal): { readonly kind: 'refused'; readonly refusal: Refusal } {
+  return { kind: 'refused', refusal };
+}
+
+/** The one slot of a write; undefined for a transaction over several, or over no key. */
+export function slotOfWrite({ operation }: DecodedWrite): Slot | undefined {
+  if (operation.kind !== 'transaction') return slotOf(operation.key);
+  const [first, ...rest] = keysOfWrite(operation).map(slotOf);
+  return rest.every((slot) => slot === first) ? first : undefined;
+}
+
+/** Every user key a write reads or writes. */
+export function keysOfWrite(operation: WriteOperation | Transaction): readonly Uint8Array[] {
+  if (operation.kind !== 'transaction') return [operation.key];
+  return [...operation.compare, ...operation.then, ...operation.else].map((each) => each.key);
+}
+
+function conditionHolds(condition: Condition, old: StoredValue | undefined): boolean {
+  switch (condition.kind) {
+    case 'none':
+      return true;
+    case 'absent':
+      return old === undefined;
+    case 'revision':
+      return (old?.revision ?? 0) === condition.revision;
+  }
+}
+
+/** The counter's next value, or why there is none. No value counts as 0. */
+function add(bytes: Uint8Array | undefined, delta: number): number | 'notInteger' | 'outOfRange' {
+  const text = bytes === undefined ? '0' : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
+  const value = integerPattern.test(text) ? Number(text) : Number.NaN;
+  if (!Number.isSafeInteger(value)) return 'notInteger';
+  const sum = value + delta;
+  return Number.isSafeInteger(sum) ? sum : 'outOfRange';
+}

@@ -1,0 +1,234 @@
+/**
+ * Commands of a shard as bytes: encoded once by the leader, then the same bytes are the payload of
+ * the Raft entry, on the wire and on every disk. Big-endian.
+ *
+ *   command     = version u8, kind u8, log time u64, body
+ *   writes (1)    count u32, then each: flags u8 (1: session), [client id 16, sequence u64,
+ *                 first unacknowledged u64, not after u64], operation
+ *   expire (2)    count u32, then each: slot u16, due u64, kind u8 (1 key, 2 session), revision u64, key
+ *   time (3)      (nothing)
+ *   operation   = kind u8: put (1) key, value, ttl u64, condition, flags u8 (1: return previous)
+ *                          delete (2) key, condition, flags; increment (3) key, delta i64 as f64, ttl u64
+ *                          transaction (4) counts u32 x 3, compares, then, else; get (5) key
+ *   condition   = kind u8: none (0), absent (1), revision (2) u64
+ *   key, value  = length u32, bytes
+ */
+import { ByteReader, ByteWriter } from '../bytes.js';
+import type { Compare, Condition, Operation, Session, Transaction, Write, WriteOperation } from './command.js';
+
+const version = 1;
+const commandKind = { writes: 1, expire: 2, time: 3 } as const;
+const operationKind = { put: 1, delete: 2, increment: 3, transaction: 4, get: 5 } as const;
+const conditionKind = { none: 0, absent: 1, revision: 2 } as const;
+const compareKind = { exists: 1, revision: 2, value: 3 } as const;
+const dueKinds = { key: 1, session: 2 } as const;
+const clientIdBytes = 16;
+
+/** A key or session record that is due to go: judged again when it is applied. */
+export interface Due {
+  readonly slot: number;
+  readonly dueMs: number;
+  readonly kind: 'key' | 'session';
+  /** Of the key; 0 for a session. A newer put has another one, and stays. */
+  readonly revision: number;
+  /** User key, or client id. */
+  readonly key: Uint8Array;
+}
+
+/** A write with the bytes of its operation, whose hash tells it from another write. */
+export interface DecodedWrite extends Write {
+  readonly operationBytes: Uint8Array;
+}
+
+export type Command =
+  | { readonly kind: 'writes'; readonly logTimeMs: number; readonly writes: readonly DecodedWrite[] }
+  | { readonly kind: 'expire'; readonly logTimeMs: number; readonly due: readonly Due[] }
+  | { readonly kind: 'time'; readonly logTimeMs: number };
+
+/** A command of an unknown version or kind: this program is too old for the log, and must stop (D16). */
+export class UnknownCommand extends Error {
+  override readonly name = 'UnknownCommand';
+}
+
+function begin(kind: number, logTimeMs: number): ByteWriter {
+  const writer = new ByteWriter();
+  writer.u8(version);
+  writer.u8(kind);
+  writer.u64(logTimeMs);
+  return writer;
+}
+
+export function encodeWrites(writes: readonly Write[], logTimeMs: number): Uint8Array {
+  const writer = begin(commandKind.writes, logTimeMs);
+  writer.u32(writes.length);
+  for (const { operation, session } of writes) {
+    writer.u8(session === undefined ? 0 : 1);
+    if (session !== undefined) encodeSession(writer, session);
+    encodeOperation(writer, operation);
+  }
+  return writer.take();
+}
+
+export function encodeExpire(due: readonly Due[], logTimeMs: number): Uint8Array {
+  const writer = begin(commandKind.expire, logTimeMs);
+  writer.u32(due.length);
+  for (const each of due) {
+    writer.u16(each.slot);
+    writer.u64(each.dueMs);
+    writer.u8(dueKinds[each.kind]);
+    writer.u64(each.revision);
+    writer.sized(each.key);
+  }
+  return writer.take();
+}
+
+export function encodeTime(logTimeMs: number): Uint8Array {
+  return begin(commandKind.time, logTimeMs).take();
+}
+
+/** Throws UnknownCommand; on damaged bytes RangeError. Both stop the node: the log is checksummed. */
+export function decodeCommand(bytes: Uint8Array): Command {
+  const reader = new ByteReader(bytes);
+  const found = reader.u8();
+  if (found !== version) throw new UnknownCommand(`command version ${found}, this program knows ${version}: use a newer one`);
+  const kind = reader.u8();
+  const logTimeMs = reader.u64();
+  switch (kind) {
+    case commandKind.writes:
+      return { kind: 'writes', logTimeMs, writes: reader.list(() => decodeWrite(reader)) };
+    case commandKind.expire:
+      return { kind: 'expire', logTimeMs, due: reader.list(() => decodeDue(reader)) };
+    case commandKind.time:
+      return { kind: 'time', logTimeMs };
+    default:
+      throw new UnknownCommand(`command kind ${kind}: use a newer program`);
+  }
+}
+
+function encodeSession(writer: ByteWriter, session: Session): void {
+  writer.raw(session.clientId);
+  writer.u64(session.sequence);
+  writer.u64(session.firstUnacknowledged);
+  writer.u64(session.notAfterMs);
+}
+
+function decodeWrite(reader: ByteReader): DecodedWrite {
+  const session = reader.u8() === 1 ? decodeSession(reader) : undefined;
+  const from = reader.position;
+  const operation = decodeOperation(reader);
+  if (operation.kind === 'get') throw new RangeError('a get is no write');
+  return { session, operation, operationBytes: reader.since(from) };
+}
+
+function decodeSession(reader: ByteReader): Session {
+  return {
+    clientId: reader.raw(clientIdBytes),
+    sequence: reader.u64(),
+    firstUnacknowledged: reader.u64(),
+    notAfterMs: reader.u64(),
+  };
+}
+
+function decodeDue(reader: ByteReader): Due {
+  const slot = reader.u16();
+  const dueMs = reader.u64();
+  const kind = reader.u8() === dueKinds.key ? 'key' : 'session';
+  return { slot, dueMs, kind, revision: reader.u64(), key: reader.sized() };
+}
+
+function encodeOperation(writer: ByteWriter, operation: Operation | Transaction): void {
+  writer.u8(operationKind[operation.kind]);
+  switch (operation.kind) {
+    case 'put':
+      writer.sized(operation.key);
+      writer.sized(operation.value);
+      writer.u64(operation.ttlMs);
+      encodeCondition(writer, operation.condition);
+      writer.u8(operation.returnPrevious ? 1 : 0);
+      break;
+    case 'delete':
+      writer.sized(operation.key);
+      encodeCondition(writer, operation.condition);
+      writer.u8(operation.returnPrevious ? 1 : 0);
+      break;
+    case 'increment':
+      writer.sized(operation.key);
+      writer.f64(operation.delta);
+      writer.u64(operation.ttlMs);
+      break;
+    case 'get':
+      writer.sized(operation.key);
+      break;
+    case 'transaction':
+      encodeTransaction(writer, operation);
+      break;
+  }
+}
+
+function encodeTransaction(writer: ByteWriter, transaction: Transaction): void {
+  writer.u32(transaction.compare.length);
+  for (const compare of transaction.compare) encodeCompare(writer, compare);
+  writer.u32(transaction.then.length);
+  for (const operation of transaction.then) encodeOperation(writer, operation);
+  writer.u32(transaction.else.length);
+  for (const operation of transaction.else) encodeOperation(writer, operation);
+}
+
+function encodeCondition(writer: ByteWriter, condition: Condition): void {
+  writer.u8(conditionKind[condition.kind]);
+  if (condition.kind === 'revision') writer.u64(condition.revision);
+}
+
+function encodeCompare(writer: ByteWriter, compare: Compare): void {
+  writer.u8(compareKind[compare.kind]);
+  writer.sized(compare.key);
+  if (compare.kind === 'exists') writer.u8(compare.exists ? 1 : 0);
+  else if (compare.kind === 'revision') writer.u64(compare.revision);
+  else writer.sized(compare.value);
+}
+
+function decodeOperation(reader: ByteReader): WriteOperation | Transaction | Extract<Operation, { kind: 'get' }> {
+  const kind = reader.u8();
+  if (kind === operationKind.transaction) return decodeTransaction(reader);
+  return decodeSimple(reader, kind);
+}
+
+function decodeSimple(reader: ByteReader, kind: number): Operation {
+  switch (kind) {
+    case operationKind.put: {
+      const [key, value, ttlMs] = [reader.sized(), reader.sized(), reader.u64()];
+      return { kind: 'put', key, value, ttlMs, condition: decodeCondition(reader), returnPrevious: reader.u8() === 1 };
+    }
+    case operationKind.delete:
+      return { kind: 'delete', key: reader.sized(), condition: decodeCondition(reader), returnPrevious: reader.u8() === 1 };
+    case operationKind.increment:
+      return { kind: 'increment', key: reader.sized(), delta: reader.f64(), ttlMs: reader.u64() };
+    case operationKind.get:
+      return { kind: 'get', key: reader.sized() };
+    default:
+      throw new UnknownCommand(`operation kind ${kind}: use a newer program`);
+  }
+}
+
+function decodeTransaction(reader: ByteReader): Transaction {
+  const compare = reader.list(() => decodeCompare(reader));
+  const then = reader.list(() => decodeSimple(reader, reader.u8()));
+  return { kind: 'transaction', compare, then, else: reader.list(() => decodeSimple(reader, reader.u8())) };
+}
+
+function decodeCondition(reader: ByteReader): Condition {
+  const kind = reader.u8();
+  if (kind === conditionKind.none) return { kind: 'none' };
+  if (kind === conditionKind.absent) return { kind: 'absent' };
+  if (kind === conditionKind.revision) return { kind: 'revision', revision: reader.u64() };
+  throw new UnknownCommand(`condition kind ${kind}: use a newer program`);
+}
+
+function decodeCompare(reader: ByteReader): Compare {
+  const kind = reader.u8();
+  const key = reader.sized();
+  if (kind === compareKind.exists) return { kind: 'exists', key, exists: reader.u8() === 1 };
+  if (kind === compareKind.revision) return { kind: 'revision', key, revision: reader.u64() };
+  if (kind === compareKind.value) return { kind: 'value', key, value: reader.sized() };
+  throw new UnknownCommand(`compare kind ${kind}: use a newer program`);
+}

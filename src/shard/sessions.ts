@@ -1,0 +1,90 @@
+/** Exactly-once (rule D21): is this write new, a repetition, or too late to tell? */
+import { crc32 } from 'node:zlib';
+import type { Refusal, Session, WriteResult } from './command.js';
+import { decodeResult, encodeResult } from './result-codec.js';
+import type { SessionEntry, SessionRecord } from './value-codec.js';
+
+/** Finished writes remembered of one client in one slot; beyond it the oldest are forgotten. */
+const entriesMax = 1024;
+/** A larger result (previous values) is not remembered in full. */
+const resultBytesMax = 4096;
+/** Entries below the floor dropped in one apply. */
+const trimMax = 256;
+
+export interface Fingerprint {
+  readonly hash: number;
+  readonly length: number;
+}
+
+export function fingerprint(operationBytes: Uint8Array): Fingerprint {
+  return { hash: crc32(operationBytes), length: operationBytes.byteLength };
+}
+
+export type SessionVerdict =
+  | { readonly kind: 'new' }
+  | { readonly kind: 'repeated'; readonly result: WriteResult }
+  | { readonly kind: 'refused'; readonly refusal: Refusal };
+
+export function judgeSession(
+  record: SessionRecord | undefined,
+  session: Session,
+  print: Fingerprint,
+  logTimeMs: number,
+): SessionVerdict {
+  const entry = record?.entries.find(({ sequence }) => sequence === session.sequence);
+  if (entry !== undefined) {
+    if (entry.hash !== print.hash || entry.length !== print.length) return { kind: 'refused', refusal: 'sessionMismatch' };
+    return { kind: 'repeated', result: decodeResult(entry.result) };
+  }
+  // Its record may have been there and gone: nobody can tell whether it was applied.
+  if (session.notAfterMs < logTimeMs) return { kind: 'refused', refusal: 'sessionExpired' };
+  if (record !== undefined && session.sequence < record.floor) return { kind: 'refused', refusal: 'sessionForgotten' };
+  return { kind: 'new' };
+}
+
+/** The record with this write in it, and without what the client has finished. */
+export function rememberResult(
+  record: SessionRecord | undefined,
+  session: Session,
+  print: Fingerprint,
+  result: WriteResult,
+): SessionRecord {
+  const floor = Math.max(record?.floor ?? 0, session.firstUnacknowledged);
+  const entries = trimmed(record?.entries ?? [], floor);
+  const encoded = encodeResult(result);
+  entries.push({
+    sequence: session.sequence,
+    ...print,
+    notAfterMs: session.notAfterMs,
+    result: encoded.byteLength <= resultBytesMax ? encoded : encodeResult(withoutValues(result)),
+  });
+  // The floor rises over what is pushed out: a repetition of it is refused, never applied again.
+  const excess = Math.max(0, entries.length - entriesMax);
+  const forgotten = entries.splice(0, excess).reduce((max, { sequence }) => Math.max(max, sequence + 1), floor);
+  return {
+    floor: forgotten,
+    lastNotAfterMs: Math.max(record?.lastNotAfterMs ?? 0, session.notAfterMs),
+    entries,
+  };
+}
+
+function trimmed(entries: readonly SessionEntry[], floor: number): SessionEntry[] {
+  let left = trimMax;
+  return entries.filter(({ sequence }) => sequence >= floor || left-- <= 0);
+}
+
+/** The same result without the values it carries: a repetition learns what happened, not what was. */
+function withoutValues(result: WriteResult): WriteResult {
+  switch (result.kind) {
+    case 'put':
+    case 'delete':
+      return { ...result, previous: undefined };
+    case 'get':
+      return { kind: 'get', kv: undefined };
+    case 'transaction':
+      return { ...result, results: [] };
+    case 'increment':
+    case 'refused':
+      return result;
+  }
+}

@@ -1,0 +1,187 @@
+/**
+ * User data as a replicated state machine. Applying is in apply-run.ts; this class decodes, loads
+ * what a batch needs, and keeps what readers may see apart from what is being applied.
+ */
+import type { Entry } from '../../raft/index.js';
+import {
+  KeyKind,
+  machineKey,
+  machineRange,
+  slotKey,
+  type Engine,
+  type EngineBatch,
+  type KeyRange,
+} from '../../storage/index.js';
+import { ByteReader, ByteWriter } from '../bytes.js';
+import type { Applied, Leadership, StateMachine } from '../group/state-machine.js';
+import { slotCount, slotOf, type Slot } from '../router/slot.js';
+import { ApplyRun, keysOfWrite, slotOfWrite, type WorkingState } from './apply-run.js';
+import { decodeCommand, type Command } from './command-codec.js';
+import type { CommandResult } from './command.js';
+import { DueTimes, firstDue } from './expiry-index.js';
+import { Overlay } from './overlay.js';
+import { decodeSlotState, encodeSlotState, firstSlotState, type SlotState } from './value-codec.js';
+
+const summaryVersion = 1;
+const noUserKey = new Uint8Array();
+
+/** What readers see: as of the last batch that is in the engine. */
+export interface Visible {
+  readonly logTimeMs: number;
+  /** Keys stored, expired ones not yet removed included. */
+  readonly keys: number;
+}
+
+export class ShardMachine implements StateMachine<CommandResult> {
+  readonly range: KeyRange;
+  readonly prefix: Uint8Array;
+  readonly engine: Engine;
+  readonly due = new DueTimes();
+  /** Told when leadership comes and goes. */
+  onLeading: (leadership: Leadership) => void = () => undefined;
+  private visible: Visible = { logTimeMs: 0, keys: 0 };
+  private readonly slots = new Map<Slot, SlotState>();
+  /** The state of the batch that is being written, and the slots it changed. */
+  private working: { state: BatchState; changed: Map<Slot, SlotState> } | undefined;
+
+  constructor(engine: Engine, prefix: Uint8Array) {
+    this.engine = engine;
+    this.prefix = prefix;
+    this.range = machineRange(prefix);
+  }
+
+  get logTimeMs(): number {
+    return this.visible.logTimeMs;
+  }
+
+  get keys(): number {
+    return this.visible.keys;
+  }
+
+  /** The state of a slot as readers may see it. */
+  slotState(slot: Slot): SlotState {
+    return this.slots.get(slot) ?? firstSlotState;
+  }
+
+  /** Slots of which this shard is the owner. */
+  get ownedSlots(): number {
+    let foreign = 0;
+    for (const state of this.slots.values()) if (state.ownership !== firstSlotState.ownership) foreign++;
+    return slotCount - foreign;
+  }
+
+  async load(): Promise<void> {
+    this.slots.clear();
+    this.due.clear();
+    const [summary] = await this.engine.getMany([this.summaryKey()]);
+    this.visible = summary === undefined ? { logTimeMs: 0, keys: 0 } : decodeSummary(summary);
+    const all = Array.from({ length: slotCount }, (_, slot) => slot as Slot);
+    const states = await this.engine.getMany(all.map((slot) => this.slotStateKey(slot)));
+    for (const slot of all) {
+      const stored = states[slot];
+      if (stored === undefined) continue;
+      const state = decodeSlotState(stored);
+      this.slots.set(slot, state);
+      if (!state.expiring) continue;
+      const [first] = await firstDue(this.engine, this.prefix, { slot, instance: state.instance }, 1);
+      if (first !== undefined) this.due.note(slot, first.dueMs);
+    }
+  }
+
+  async apply(entries: readonly Entry[], batch: EngineBatch): Promise<Applied<CommandResult>> {
+    const commands = entries.map((entry) => decodeCommand(entry.data));
+    const overlay = await Overlay.load(this.engine, this.keysOf(commands));
+    const changed = new Map<Slot, SlotState>();
+    const state = new BatchState(this.visible, (slot) => changed.get(slot) ?? this.slotState(slot), changed);
+    const run = new ApplyRun(this.prefix, overlay, state, this.due);
+    const results = commands.map((command) => run.apply(command));
+    overlay.writeTo(batch);
+    for (const [slot, slotState] of changed) batch.put(this.slotStateKey(slot), encodeSlotState(slotState));
+    if (commands.length > 0) batch.put(this.summaryKey(), encodeSummary(state));
+    this.working = { state, changed };
+    return { results, clears: [] };
+  }
+
+  /** The batch is in the engine: what readers see moves on, in one step with the data (D23). */
+  written(): void {
+    if (this.working === undefined) return;
+    const { state, changed } = this.working;
+    this.working = undefined;
+    this.visible = { logTimeMs: state.logTimeMs, keys: state.keys };
+    for (const [slot, slotState] of changed) this.slots.set(slot, slotState);
+  }
+
+  onLeadership(leadership: Leadership): void {
+    this.onLeading(leadership);
+  }
+
+  valueKey(slot: Slot, key: Uint8Array): Uint8Array {
+    return slotKey(this.prefix, { slot, instance: this.slotState(slot).instance }, KeyKind.value, key);
+  }
+
+  private keysOf(commands: readonly Command[]): Uint8Array[] {
+    const keys: Uint8Array[] = [];
+    for (const command of commands) {
+      if (command.kind === 'writes') {
+        for (const write of command.writes) {
+          for (const key of keysOfWrite(write.operation)) keys.push(this.valueKey(slotOf(key), key));
+          const slot = slotOfWrite(write);
+          if (write.session === undefined || slot === undefined) continue;
+          keys.push(this.sessionKey(slot, write.session.clientId));
+        }
+      } else if (command.kind === 'expire') {
+        for (const { slot, kind, key } of command.due) {
+          keys.push(kind === 'key' ? this.valueKey(slot as Slot, key) : this.sessionKey(slot as Slot, key));
+        }
+      }
+    }
+    return keys;
+  }
+
+  private sessionKey(slot: Slot, clientId: Uint8Array): Uint8Array {
+    return slotKey(this.prefix, { slot, instance: this.slotState(slot).instance }, KeyKind.session, clientId);
+  }
+
+  /** The state of a slot does not move with an instance: it is kept for ever (rule D30). */
+  private slotStateKey(slot: Slot): Uint8Array {
+    return slotKey(this.prefix, { slot, instance: 0 }, KeyKind.slotState, noUserKey);
+  }
+
+  private summaryKey(): Uint8Array {
+    return machineKey(this.prefix, 'summary');
+  }
+}
+
+class BatchState implements WorkingState {
+  logTimeMs: number;
+  keys: number;
+  readonly slotState: (slot: Slot) => SlotState;
+  private readonly changed: Map<Slot, SlotState>;
+
+  constructor(visible: Visible, slotState: (slot: Slot) => SlotState, changed: Map<Slot, SlotState>) {
+    this.logTimeMs = visible.logTimeMs;
+    this.keys = visible.keys;
+    this.slotState = slotState;
+    this.changed = changed;
+  }
+
+  setSlotState(slot: Slot, state: SlotState): void {
+    this.changed.set(slot, state);
+  }
+}
+
+/** Layout: version u8, log time u64, keys u64. */
+function encodeSummary({ logTimeMs, keys }: Visible): Uint8Array {
+  const writer = new ByteWriter();
+  writer.u8(summaryVersion);
+  writer.u64(logTimeMs);
+  writer.u64(keys);
+  return writer.take();
+}
+
+function decodeSummary(stored: Uint8Array): Visible {
+  const reader = new ByteReader(stored);
+  const version = reader.u8();
+  if (version !== summaryVersion) throw new RangeError(`shard summary of version ${version}`);
+  return { logTimeMs: reader.u64(), keys: reader.u64() };
+}

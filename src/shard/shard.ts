@@ -1,0 +1,430 @@
+/**
+ * A shard as a service: writes stamped with log time and proposed, reads at the level that was asked
+ * for, scans page by page.
+ */
+import type { NodeId } from '../../raft/index.js';
+import { KeyKind, kindRange, type Engine } from '../../storage/index.js';
+import { KvError } from '../errors.js';
+import type { Group, ProposeOutcome, ReadOutcome } from '../group/group.js';
+import type { Cancel, Clock } from '../observe/clock.js';
+import type { Log } from '../observe/log.js';
+import { slotCount, type Slot } from '../router/slot.js';
+import { slotOf } from '../router/slot.js';
+import { isExpired, keyValue } from './apply-run.js';
+import { encodeExpire, encodeTime, encodeWrites, type Due } from './command-codec.js';
+import type { CommandResult, KeyValue, Session, Write } from './command.js';
+import { firstDue } from './expiry-index.js';
+import { LogTime } from './log-time.js';
+import { decodeCursor, encodeCursor, startOf } from './scan-cursor.js';
+import type { ShardMachine } from './shard-machine.js';
+import { decodeValue, SlotOwnership } from './value-codec.js';
+import { decodeSlotKey } from '../../storage/index.js';
+
+export type ReadLevel =
+  | { readonly kind: 'linearizable' }
+  | { readonly kind: 'lease' }
+  | { readonly kind: 'stale'; readonly maxStalenessMs: number };
+
+export interface ReadResult {
+  /** In the order of the keys. */
+  readonly values: readonly (KeyValue | undefined)[];
+  readonly logTimeMs: number;
+}
+
+export interface ScanPageRequest {
+  readonly prefix: Uint8Array;
+  readonly slot: Slot | undefined;
+  readonly cursor: Uint8Array | undefined;
+  readonly afterKey: Uint8Array | undefined;
+  readonly bytesMax: number;
+  readonly lengthMax: number;
+  readonly keysOnly: boolean;
+  readonly level: ReadLevel;
+}
+
+export interface ScanPage {
+  readonly kvs: readonly KeyValue[];
+  readonly cursor: Uint8Array;
+  readonly done: boolean;
+  readonly logTimeMs: number;
+}
+
+/** The little a shard needs of the call it works for. */
+export interface ShardCall {
+  readonly deadlineMs: number;
+  /** Set before the command is proposed: from then on a deadline has an unknown outcome. */
+  mayHaveApplied: boolean;
+}
+
+export interface ShardOptions {
+  readonly group: Group<CommandResult>;
+  readonly machine: ShardMachine;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly onFatal: (error: Error) => void;
+}
+
+/** How far ahead of log time a session's last moment may lie (rule D21). */
+const sessionMsMax = 60_000;
+const sessionSlackMs = 10_000;
+const expiryEveryMs = 100;
+const expiryBatchMax = 500;
+/** Slots looked at in one page of a scan over everything: an empty one costs some 10 us. */
+const slotsPerPageMax = 2048;
+const retryAfterMs = 50;
+
+export class Shard {
+  private readonly group: Group<CommandResult>;
+  private readonly machine: ShardMachine;
+  private readonly engine: Engine;
+  private readonly clock: Clock;
+  private readonly time: LogTime;
+  private readonly onFatal: (error: Error) => void;
+  private readonly stopExpiry: Cancel;
+  private expiring = false;
+  /** Reads whose index is reached in this turn: answered with one look at the engine. */
+  private readyReads: { keys: readonly Uint8Array[]; outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined; done: ReadDone }[] = [];
+
+  constructor({ group, machine, clock, log, onFatal }: ShardOptions) {
+    this.group = group;
+    this.machine = machine;
+    this.engine = machine.engine;
+    this.clock = clock;
+    this.onFatal = onFatal;
+    this.time = new LogTime(clock, (jumpMs) => {
+      log('error', { group: group.id, jumpMs }, "the median of the voters' clocks is far from the log's time: check the clocks");
+    });
+    machine.onLeading = ({ leading, clockMedianMs }) => {
+      if (leading) this.time.begin(machine.logTimeMs, clockMedianMs);
+    };
+    this.stopExpiry = clock.every(expiryEveryMs, () => {
+      this.sweep();
+    });
+  }
+
+  get isLeader(): boolean {
+    return this.group.isLeader;
+  }
+
+  get leaderNode(): NodeId | undefined {
+    return this.group.leaderNode;
+  }
+
+  get keys(): number {
+    return this.machine.keys;
+  }
+
+  get slots(): number {
+    return this.machine.ownedSlots;
+  }
+
+  get logTimeMs(): number {
+    return this.machine.logTimeMs;
+  }
+
+  close(): void {
+    this.stopExpiry();
+  }
+
+  // ---- writes
+
+  /** All of them in one command, each with a result of its own. */
+  write(
+    writes: readonly Write[],
+    call: ShardCall,
+    done: (error: KvError | undefined, result: CommandResult | undefined) => void,
+  ): void {
+    const logTimeMs = this.time.now(this.machine.logTimeMs);
+    const stamped = writes.map((write) => this.stampSession(write, logTimeMs));
+    const wrong = stamped.find((write) => (write.session?.notAfterMs ?? 0) > logTimeMs + sessionMsMax + sessionSlackMs);
+    if (wrong?.session !== undefined) {
+      done(tooFarAhead(wrong.session, logTimeMs), undefined);
+      return;
+    }
+    call.mayHaveApplied = true;
+    this.group.propose(encodeWrites(stamped, logTimeMs), (outcome) => {
+      if (outcome.kind === 'applied') {
+        done(undefined, outcome.result);
+        return;
+      }
+      if (outcome.kind === 'notApplied') call.mayHaveApplied = false;
+      done(writeError(outcome), undefined);
+    });
+  }
+
+  private stampSession(write: Write, logTimeMs: number): Write {
+    const { session } = write;
+    if (session === undefined || session.notAfterMs !== 0) return write;
+    return { ...write, session: { ...session, notAfterMs: logTimeMs + sessionMsMax } };
+  }
+
+  // ---- reads
+
+  read(keys: readonly Uint8Array[], level: ReadLevel, _call: ShardCall, done: ReadDone): void {
+    this.whenReadable(level, (error, outcome) => {
+      if (error !== undefined) {
+        done(error, undefined);
+        return;
+      }
+      this.readyReads.push({ keys, outcome, done });
+      if (this.readyReads.length === 1) queueMicrotask(() => void this.answerReads());
+    });
+  }
+
+  /** Calls back when the state is fresh enough for the level; without outcome: as it stands. */
+  private whenReadable(
+    level: ReadLevel,
+    done: (error: KvError | undefined, outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined) => void,
+  ): void {
+    if (level.kind === 'stale' && this.clock.monotonicMs() - this.group.caughtUpAtMs <= level.maxStalenessMs) {
+      done(undefined, undefined);
+      return;
+    }
+    // A stale read of a replica that has not heard for too long refreshes it for those that follow.
+    this.group.readIndex({ lease: level.kind === 'lease' }, (outcome) => {
+      if (outcome.kind === 'ready') done(undefined, outcome);
+      else done(readError(outcome.reason), undefined);
+    });
+  }
+
+  private async answerReads(): Promise<void> {
+    const reads = this.readyReads;
+    this.readyReads = [];
+    try {
+      const userKeys = reads.flatMap(({ keys }) => keys);
+      const before = userKeys.map((key) => this.machine.slotState(slotOf(key)));
+      const stored = await this.engine.getMany(userKeys.map((key) => this.machine.valueKey(slotOf(key), key)));
+      // Meanwhile a slot may have been frozen, moved and deleted: it is checked again, and so is a
+      // lease (rules D23, R30).
+      const { logTimeMs } = this.machine;
+      let at = 0;
+      for (const { keys, outcome, done } of reads) {
+        const from = at;
+        at += keys.length;
+        const owned = keys.every((key, n) => {
+          const state = this.machine.slotState(slotOf(key));
+          return state.ownership === SlotOwnership.owned && state.epoch === before[from + n]?.epoch;
+        });
+        if (!owned) done(wrongShard(), undefined);
+        else if (outcome?.stillValid() === false) done(readError('noQuorum'), undefined);
+        else {
+          const values = keys.map((key, n) => visibleValue(key, stored[from + n], logTimeMs));
+          done(undefined, { values, logTimeMs });
+        }
+      }
+    } catch (error) {
+      this.onFatal(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  // ---- scans
+
+  scan(request: ScanPageRequest, _call: ShardCall, done: (error: KvError | undefined, page: ScanPage | undefined) => void): void {
+    let position: { slot: Slot; after: Uint8Array | undefined };
+    try {
+      position = startOf(request);
+    } catch (error) {
+      done(error instanceof KvError ? error : undefined, undefined);
+      return;
+    }
+    this.whenReadable(request.level, (error, outcome) => {
+      if (error !== undefined) {
+        done(error, undefined);
+        return;
+      }
+      this.page(request, position, outcome).then(
+        (page) => {
+          if (page instanceof KvError) done(page, undefined);
+          else done(undefined, page);
+        },
+        (failure: unknown) => {
+          this.onFatal(failure instanceof Error ? failure : new Error(String(failure)));
+        },
+      );
+    });
+  }
+
+  private async page(
+    request: ScanPageRequest,
+    start: { slot: Slot; after: Uint8Array | undefined },
+    outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined,
+  ): Promise<ScanPage | KvError> {
+    const kvs: KeyValue[] = [];
+    const { logTimeMs } = this.machine;
+    let { slot, after } = start;
+    let bytes = 0;
+    let end: { slot: Slot; after: Uint8Array | undefined } | undefined;
+    const lastSlot = request.slot ?? slotCount - 1;
+    for (let looked = 0; end === undefined; looked++) {
+      const state = this.machine.slotState(slot);
+      if (state.ownership !== SlotOwnership.owned) return wrongShard();
+      const room = { bytesMax: request.bytesMax - bytes, lengthMax: request.lengthMax - kvs.length };
+      const found = await this.scanSlot(request, slot, after, room, logTimeMs);
+      // A slot may have left while it was read (D23); a lease may have run out.
+      if (this.machine.slotState(slot).epoch !== state.epoch) return wrongShard();
+      kvs.push(...found.kvs);
+      bytes += found.bytes;
+      if (!found.done) end = { slot, after: found.last };
+      else if (slot >= lastSlot) break;
+      else {
+        slot = (slot + 1) as Slot;
+        after = undefined;
+        if (bytes >= request.bytesMax || kvs.length >= request.lengthMax || looked >= slotsPerPageMax) end = { slot, after };
+      }
+    }
+    if (outcome?.stillValid() === false) return readError('noQuorum');
+    return { kvs, cursor: end === undefined ? new Uint8Array() : encodeCursor(end), done: end === undefined, logTimeMs };
+  }
+
+  private async scanSlot(
+    { prefix, keysOnly }: ScanPageRequest,
+    slot: Slot,
+    after: Uint8Array | undefined,
+    { bytesMax, lengthMax }: { bytesMax: number; lengthMax: number },
+    logTimeMs: number,
+  ): Promise<{ kvs: KeyValue[]; bytes: number; done: boolean; last: Uint8Array | undefined }> {
+    const place = { slot, instance: this.machine.slotState(slot).instance };
+    const range = kindRange(this.machine.prefix, place, KeyKind.value, prefix);
+    const start = after === undefined ? range.start : laterOf(range.start, justBehind(this.machine.valueKey(slot, after)));
+    const kvs: KeyValue[] = [];
+    let bytes = 0;
+    let last = after;
+    if (Buffer.compare(start, range.end) >= 0) return { kvs, bytes, done: true, last };
+    // Keys too: an expired key counts like any other, so that a page has its bound.
+    const view = this.engine.iterate({ start, end: range.end, pageBytesMax: Math.max(1, bytesMax), pageLengthMax: lengthMax });
+    try {
+      for (let page = await view.next(); page.length > 0; page = await view.next()) {
+        for (const { key, value: stored } of page) {
+          const { userKey } = decodeSlotKey(key);
+          last = userKey;
+          bytes += key.byteLength + stored.byteLength;
+          const kv = visibleValue(userKey, stored, logTimeMs);
+          if (kv !== undefined) kvs.push(keysOnly ? { ...kv, value: new Uint8Array() } : kv);
+          if (bytes >= bytesMax || kvs.length >= lengthMax) return { kvs, bytes, done: false, last };
+        }
+      }
+      return { kvs, bytes, done: true, last };
+    } finally {
+      await view.close();
+    }
+  }
+
+  // ---- expiry
+
+  /** Only the leader proposes; everybody judges again at apply. */
+  private sweep(): void {
+    if (!this.group.isLeader || this.expiring || this.machine.due.size === 0) return;
+    const logTimeMs = this.time.now(this.machine.logTimeMs);
+    const slots = [...this.machine.due.dueBy(logTimeMs)];
+    if (slots.length === 0) return;
+    this.expiring = true;
+    this.expire(slots, logTimeMs).then(
+      () => {
+        this.expiring = false;
+      },
+      (error: unknown) => {
+        this.onFatal(error instanceof Error ? error : new Error(String(error)));
+      },
+    );
+  }
+
+  private async expire(slots: readonly Slot[], logTimeMs: number): Promise<void> {
+    const due: Due[] = [];
+    for (const slot of slots) {
+      const place = { slot, instance: this.machine.slotState(slot).instance };
+      const first = await firstDue(this.engine, this.machine.prefix, place, expiryBatchMax - due.length + 1);
+      const now = first.filter(({ dueMs }) => dueMs <= logTimeMs);
+      due.push(...now);
+      // What is proposed now comes off the index when it is applied; until then look again.
+      this.machine.due.set(slot, now.length > 0 ? now[0]?.dueMs : first[0]?.dueMs);
+      if (due.length >= expiryBatchMax) break;
+    }
+    if (due.length === 0) return;
+    await new Promise<void>((resolve) => {
+      // Whatever becomes of it: what is still due is found again by the next sweep.
+      this.group.propose(encodeExpire(due, logTimeMs), () => {
+        resolve();
+      });
+    });
+  }
+
+  /** Makes log time move in an idle shard: time alone, as an entry. */
+  proposeTime(): void {
+    this.group.propose(encodeTime(this.time.now(this.machine.logTimeMs)), () => undefined);
+  }
+
+  /** Goes on where a scan stopped; exported for tests of the cursor's form. */
+  static readonly decodeCursor = decodeCursor;
+}
+
+export type ReadDone = (error: KvError | undefined, result: ReadResult | undefined) => void;
+
+/** The smallest key greater than `key`. */
+function justBehind(key: Uint8Array): Uint8Array {
+  return Buffer.concat([key, Buffer.from([0])]);
+}
+
+function laterOf(a: Uint8Array, b: Uint8Array): Uint8Array {
+  return Buffer.compare(a, b) >= 0 ? a : b;
+}
+
+function visibleValue(key: Uint8Array, stored: Uint8Array | undefined, logTimeMs: number): KeyValue | undefined {
+  if (stored === undefined) return undefined;
+  const value = decodeValue(stored);
+  return isExpired(value, logTimeMs) ? undefined : keyValue(key, value);
+}
+
+function wrongShard(): KvError {
+  return new KvError('the slot of this key is not owned by this shard', { code: 'KV_WRONG_SHARD', outcome: 'notApplied' });
+}
+
+function tooFarAhead(session: Session, logTimeMs: number): KvError {
+  return new KvError(
+    `session.not_after_ms lies ${session.notAfterMs - logTimeMs} ms ahead of the server, the limit is ${sessionMsMax}`,
+    { code: 'KV_INVALID', outcome: 'notApplied', limit: sessionMsMax, size: session.notAfterMs - logTimeMs },
+  );
+}
+
+function writeError(outcome: Exclude<ProposeOutcome<CommandResult>, { kind: 'applied' }>): KvError {
+  if (outcome.kind === 'unknown') {
+    return new KvError(
+      'leadership was lost while the write was under way: it may have been applied; retry with the same session, or read',
+      { code: 'KV_UNKNOWN_OUTCOME', outcome: 'unknown' },
+    );
+  }
+  switch (outcome.reason) {
+    case 'overloaded':
+      return new KvError('too many writes are under way on this node: nothing was applied, try again later', {
+        code: 'KV_OVERLOADED',
+        outcome: 'notApplied',
+        retryAfterMs,
+      });
+    case 'tooLarge':
+      return new KvError('the write is larger than a log entry may be: send less at once', {
+        code: 'KV_TOO_LARGE',
+        outcome: 'notApplied',
+      });
+    default:
+      return new KvError('the shard has no leader here just now: nothing was applied', {
+        code: 'KV_UNAVAILABLE',
+        outcome: 'notApplied',
+        retryAfterMs,
+      });
+  }
+}
+
+function readError(reason: Extract<ReadOutcome, { kind: 'notReady' }>['reason']): KvError {
+  if (reason === 'overloaded') {
+    return new KvError('too many reads are under way on this node: try again later', {
+      code: 'KV_OVERLOADED',
+      outcome: 'notApplied',
+      retryAfterMs,
+    });
+  }
+  return new KvError(
+    reason === 'restoring'
+      ? 'this replica is being rebuilt from a snapshot: ask another node'
+      : 'no leader or no quorum could be reached: try again',
+    { code: 'KV_UNAVAILABLE', outcome: 'notApplied', retryAfterMs },
+  );
+}
