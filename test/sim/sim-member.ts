@@ -47,8 +47,10 @@ class PowerCut extends Error {}
 
 /** More Readys than this after one input mean that the core asks for the same thing for ever. */
 const readyRoundsMax = 200;
-/** Inputs that a stopped process finds when it goes on; more are lost, as in a full socket. */
-const queuedInputsMax = 2000;
+/** Messages that a stopped process finds when it goes on; more are lost, as in a full socket. */
+const queuedMax = 2000;
+/** However slow: a sync or an apply that takes longer belongs to a disk that hangs. */
+const slowestMs = 2000;
 /** Images that have arrived and wait for the core's order; the oldest goes first. */
 const imagesMax = 3;
 
@@ -229,7 +231,7 @@ export class SimMember implements CheckedMember {
     const { node } = this;
     if (node === undefined) return;
     if (this.paused) {
-      if (this.queued.length < queuedInputsMax) this.queued.push(act);
+      this.queued.push(act);
       return;
     }
     try {
@@ -239,6 +241,8 @@ export class SimMember implements CheckedMember {
     } catch (error) {
       if (!(error instanceof PowerCut)) throw error;
       this.around.coverage.count('crash in mid step');
+      // What the core decided in this step is true, though nobody here will know of it.
+      this.around.checks.afterEvent(this, node);
       this.crash();
       this.around.crashed(this);
       return;
@@ -252,7 +256,7 @@ export class SimMember implements CheckedMember {
   }
 
   receive(parcel: Parcel): boolean {
-    if (this.node === undefined) return false;
+    if (this.node === undefined || this.queued.length >= queuedMax) return false;
     this.input((node) => {
       const { message, image } = parcel;
       if (this.trace.isRead) this.trace.line(describeMessage(message));
@@ -344,6 +348,8 @@ export class SimMember implements CheckedMember {
       this.persist(node, { hardState, entries, logReset, messagesAfterPersist }, isEmpty);
     }
     if (ready.committed.length > 0) {
+      // The commit itself is judged before anything that follows from it.
+      this.around.checks.afterEvent(this, node);
       this.toApply.push(...ready.committed);
       this.applySoon(node);
     }
@@ -407,7 +413,8 @@ export class SimMember implements CheckedMember {
     const { plan, timeline } = this.around;
     const { syncMinMs, syncMaxMs } = plan.disk;
     const hungMs = Math.max(0, this.diskHungUntil - timeline.now);
-    return hungMs + this.random.tailed(syncMinMs, syncMaxMs) * this.diskSlowness;
+    const ownMs = this.random.tailed(syncMinMs, syncMaxMs) * this.diskSlowness;
+    return hungMs + Math.min(ownMs, slowestMs);
   }
 
   private applySoon(node: RawNode): void {
@@ -419,7 +426,7 @@ export class SimMember implements CheckedMember {
     }
     this.isApplying = true;
     const delayMs = this.random.tailed(0.1, Math.max(1, delayMaxMs)) * this.applySlowness;
-    this.later(delayMs, () =>
+    this.later(Math.min(delayMs, slowestMs), () =>
       this.input((running) => {
         this.isApplying = false;
         // Installing a snapshot takes the engine away from the apply loop.
@@ -561,7 +568,8 @@ export class SimMember implements CheckedMember {
   private compact(node: RawNode, through: LogIndex): void {
     if (through < this.disk.firstIndex) return;
     // A log reset that is not durable yet makes the log on disk another one than the core's.
-    if (this.disk.termAt(through) !== node.termAt(through)) return;
+    const term = this.disk.termAt(through);
+    if (term === undefined || term !== node.termAt(through)) return;
     this.around.coverage.count('log compacted');
     if (this.trace.isRead) this.trace.line(`${this.id} compacts through ${through}`);
     this.disk.compact(through);

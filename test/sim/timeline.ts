@@ -8,11 +8,15 @@ interface Scheduled {
   readonly act: () => void;
 }
 
+/** A run of some seconds has some 100,000 events; one that has this many will never end. */
+const eventsMax = 3_000_000;
+
 export class Timeline {
   /** Milliseconds since the beginning of the run. */
   now = 0;
   private readonly heap: Scheduled[] = [];
   private scheduled = 0;
+  private happened = 0;
 
   /** Lets `act` happen `delayMs` from now; negative delays count as 0. */
   after(delayMs: number, act: () => void): void {
@@ -31,6 +35,7 @@ export class Timeline {
       }
       this.removeFirst();
       this.now = next.at;
+      if (++this.happened > eventsMax) throw new Error(`more than ${eventsMax} events`);
       next.act();
       if (stop?.() === true) return;
     }
