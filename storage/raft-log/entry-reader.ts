@@ -7,7 +7,6 @@ import type { Frame } from './frame.js';
 import type { FramePlace } from './frame-runs.js';
 import type { GroupIndex } from './group-index.js';
 import { decodeRecord } from './record.js';
-import { segmentName } from './segment.js';
 import type { SegmentSet } from './segment-set.js';
 
 export interface EntryRange {
@@ -31,7 +30,11 @@ export async function readEntries(
   const entries: Entry[] = [];
   let bytes = 0;
   for (const [i, { place, from, last }] of plan.entries()) {
-    for (const entry of entriesIn(frames[i], { place, owner: index })) {
+    for (const entry of entriesIn(frames[i], {
+      file: segments.pathOf(place.segment),
+      place,
+      owner: index,
+    })) {
       if (entry.index < from || entry.index > last) continue;
       bytes += entry.data.length;
       if (entries.length > 0 && bytes > range.bytesMax) return entries;
@@ -68,16 +71,17 @@ function planOf(index: GroupIndex, range: EntryRange): readonly PlannedFrame[] {
 export function entriesIn(
   frame: Frame | undefined,
   expected: {
+    readonly file: string;
     readonly place: FramePlace;
     readonly owner: { readonly group: GroupId; readonly replica: ReplicaId };
   },
 ): readonly Entry[] {
-  const { place, owner } = expected;
+  const { file, place, owner } = expected;
   const record = frame && decodeRecord(frame.kind, frame.payload);
   const holds = record?.kind === 'append' || record?.kind === 'relocation';
   if (holds && record.group === owner.group && record.replica === owner.replica) {
     return record.entries;
   }
   const reason = `no entries of group ${owner.group}, replica ${owner.replica}`;
-  throw new RaftLogDamaged({ file: segmentName(place.segment), offset: place.offset, reason });
+  throw new RaftLogDamaged({ file, offset: place.offset, reason });
 }

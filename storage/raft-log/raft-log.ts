@@ -36,8 +36,7 @@ const machine: RaftLogSurroundings = {
 };
 
 export class RaftLog {
-  readonly recovered: readonly RecoveredGroup[];
-
+  private recoveredGroups: readonly RecoveredGroup[];
   private readonly options: RaftLogOptions;
   private readonly segments: SegmentSet;
   private readonly state: LogState;
@@ -55,7 +54,7 @@ export class RaftLog {
     schedule: (run: () => void) => void,
   ) {
     this.options = options;
-    this.recovered = log.recovered;
+    this.recoveredGroups = log.recovered;
     this.segments = log.segments;
     this.state = log.state;
     for (const index of log.state.allGroups()) {
@@ -94,6 +93,16 @@ export class RaftLog {
       await log.segments.close();
       throw error;
     }
+  }
+
+  /** What `open` found, ascending by group; empty after `forgetRecovered`. */
+  get recovered(): readonly RecoveredGroup[] {
+    return this.recoveredGroups;
+  }
+
+  /** Gives the memory of the recovered tails back, once every group was started from them. */
+  forgetRecovered(): void {
+    this.recoveredGroups = [];
   }
 
   /** Floors of removed replicas: a replica at or below its group's floor must not be created. */

@@ -59,7 +59,7 @@ export async function emptySegment(
     const frames = await segments.readFrames(still.map(({ place }) => place));
     const read = still.map((frame, i) => ({
       ...frame,
-      entries: entriesIn(frames[i], { place: frame.place, owner: frame }),
+      entries: entriesIn(frames[i], { file: oldest.path, place: frame.place, owner: frame }),
     }));
     await new Promise<void>((resolve, reject) => {
       const records = (): readonly RelocationRecord[] => relocationOf(state, read);

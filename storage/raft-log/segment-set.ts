@@ -3,12 +3,13 @@
  * are sealed and never change again until they are dropped, oldest first.
  */
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import type { Disk } from './disk.js';
 import { RaftLogDamaged } from './failure.js';
 import { frameHeaderBytes, readFrame } from './frame.js';
 import type { Frame } from './frame.js';
 import type { FramePlace } from './frame-runs.js';
-import { segmentSeed } from './segment.js';
+import { segmentName, segmentSeed } from './segment.js';
 import type { Segment } from './segment.js';
 import type { SegmentUse } from './segment-use.js';
 
@@ -31,6 +32,11 @@ export class SegmentSet {
     const active = this.segments.at(-1);
     assert(active !== undefined, 'a log has an active segment');
     return active;
+  }
+
+  /** Where a segment is, or was. */
+  pathOf(id: number): string {
+    return join(this.directory, segmentName(id));
   }
 
   /** Undefined while there is only the active one. */
@@ -108,8 +114,10 @@ export class SegmentSet {
 interface Span {
   readonly segment: number;
   readonly start: number;
-  readonly end: number;
-  readonly places: readonly FramePlace[];
+  end: number;
+  /** Of the frames wanted; the rest belongs to other groups. */
+  wantedBytes: number;
+  readonly places: FramePlace[];
 }
 
 async function closeUnread(segment: Segment): Promise<void> {
@@ -124,9 +132,11 @@ function spansOf(places: readonly FramePlace[]): readonly Span[] {
     const end = offset + length;
     const joins = last?.segment === segment && offset >= last.end;
     if (joins && end - last.start <= spanBytesMax) {
-      spans[spans.length - 1] = { ...last, end, places: [...last.places, place] };
+      last.end = end;
+      last.wantedBytes += length;
+      last.places.push(place);
     } else {
-      spans.push({ segment, start: offset, end, places: [place] });
+      spans.push({ segment, start: offset, end, wantedBytes: length, places: [place] });
     }
   }
   return spans;
@@ -135,12 +145,14 @@ function spansOf(places: readonly FramePlace[]): readonly Span[] {
 async function readSpan(segment: Segment, span: Span): Promise<readonly Frame[]> {
   const bytes = await segment.file.read(span.start, span.end - span.start);
   const seed = segmentSeed(segment.id);
+  // With many groups a span is mostly frames of others: the payloads must not keep it alive.
+  const sparse = 2 * span.wantedBytes < bytes.length;
   return span.places.map(({ offset, length }) => {
     const frame = readFrame(bytes, { offset, base: span.start, seed });
     if (typeof frame === 'string' || frame.length !== length || length < frameHeaderBytes) {
       const reason = typeof frame === 'string' ? frame : `a frame of ${frame.length} bytes`;
       throw new RaftLogDamaged({ file: segment.path, offset, reason });
     }
-    return frame;
+    return sparse ? { ...frame, payload: Buffer.from(frame.payload) } : frame;
   });
 }

@@ -90,6 +90,33 @@ describe('Raft log', () => {
     expect(await read(41, 99, 1_000)).to.deep.equal([]);
   });
 
+  it('a read among many groups keeps no more memory than it gives back', async () => {
+    const { log } = await openLog(new SimulatedDisk());
+    for (let id = 0; id < 64; id++) await createGroup(log, id);
+    for (let index = 1; index <= 20; index++) {
+      for (let id = 0; id < 64; id++) {
+        log.append({ group: group(id), entries: [command(index, 1)] }, () => undefined);
+      }
+    }
+    const entries = await log.read({ group: group(5), from: 1, last: 20, bytesMax: 10_000 });
+    expect(texts(entries)).to.deep.equal(texts(commands(1, 20, 1)));
+    const kept = new Set(entries.map(({ data }) => data.buffer));
+    const keptBytes = [...kept].reduce((sum, buffer) => sum + buffer.byteLength, 0);
+    // Small copies share pool blocks of 8 KiB; the span that was read is 100 KiB.
+    expect(keptBytes).to.be.at.most(3 * 8_192);
+  });
+
+  it('forgets what it recovered when it is told to', async () => {
+    const disk = new SimulatedDisk();
+    const { log } = await openLog(disk);
+    await createGroup(log, 1);
+    await log.close();
+    const { log: again } = await openLog(disk);
+    expect(again.recovered).to.have.length(1);
+    again.forgetRecovered();
+    expect(again.recovered).to.deep.equal([]);
+  });
+
   it('waits in a read for the write it overlaps', async () => {
     const { log } = await openLog(new SimulatedDisk());
     await createGroup(log, 1);
