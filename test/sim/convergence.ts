@@ -31,10 +31,13 @@ export class Convergence {
   require(limitMs: number): void {
     const { timeline } = this.world;
     const end = timeline.now + limitMs;
-    const leaderBy = Math.min(end, timeline.now + leaderWithinMs);
+    const { options, tickMs } = this.world.plan;
+    // Groups with long timeouts get the time of some elections.
+    const withinMs = Math.max(leaderWithinMs, 5 * options.electionTicks * tickMs);
+    const leaderBy = Math.min(end, timeline.now + withinMs);
     timeline.run(leaderBy, () => this.world.leader() !== undefined);
     if (this.world.leader() === undefined) {
-      throw new Error(`no leader ${leaderWithinMs} ms after everything healed: ${this.state()}`);
+      throw new Error(`no leader ${withinMs} ms after everything healed: ${this.state()}`);
     }
     this.attempt();
     timeline.run(end, () => this.missing() === undefined);

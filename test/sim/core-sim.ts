@@ -144,7 +144,7 @@ export class CoreSim implements World {
 
   isExpendable(gone: ReplicaId): boolean {
     const survives = (id: ReplicaId): boolean =>
-      id !== gone && this.members.get(id)?.isDestroyed === false;
+      id !== gone && this.members.get(id)?.isWhole === true;
     for (const member of this.members.values()) {
       if (member.isDestroyed) continue;
       for (const { membership } of member.disk.memberships()) {

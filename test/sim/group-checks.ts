@@ -2,6 +2,7 @@
  * The checks between the members and `raft/invariants.ts`: what to compare after which event, and
  * the few that only a simulation can make, because it knows every disk and every state machine.
  */
+import { noReplica } from '../../raft/index.js';
 import type {
   Entry,
   EntryId,
@@ -42,6 +43,8 @@ export class GroupChecks {
   readonly invariants = new GroupInvariants();
   /** The hash of the state machine after each index, from whoever got there first. */
   private readonly hashes: number[] = [];
+  /** The last transfer of leadership that was seen under way. */
+  private transfer: RaftStatus | undefined;
   private readonly options: GroupOptions;
   private readonly members: ReadonlyMap<ReplicaId, CheckedMember>;
   private readonly coverage: Coverage;
@@ -75,14 +78,14 @@ export class GroupChecks {
     const before = member.seen;
     checkMember(status, before);
     if (status.role === 'leader') {
-      if (before?.role !== 'leader' || before.term !== status.term)
-        this.coverage.count('leader elected');
+      if (before?.role !== 'leader' || before.term !== status.term) this.countElection(status);
+      if (status.transferTo !== noReplica) this.transfer = status;
       this.invariants.leads(status, core);
     }
     if (before !== undefined) {
       if (status.commitIndex > before.commitIndex) this.checkCommit(status, before, core);
       if (status.lastIndex < before.lastIndex) this.coverage.count('log truncated');
-      this.countTransfer(status, before);
+      if (status.membership !== before.membership) this.countMembership(status, before);
       if (this.trace.isRead) this.traceChanges(status, before);
     }
     if (!status.restoring && status.appliedIndex > member.engine.state.index) {
@@ -166,9 +169,23 @@ export class GroupChecks {
   private readonly durablyHas = (id: ReplicaId, place: EntryId): boolean =>
     this.members.get(id)?.disk.holds(place) === true;
 
-  private countTransfer(status: RaftStatus, before: RaftStatus): void {
-    if (before.transferTo !== 0 && status.leader === before.transferTo) {
+  private countElection(status: RaftStatus): void {
+    this.coverage.count('leader elected');
+    const { transfer } = this;
+    if (transfer?.transferTo === status.id && transfer.term === status.term - 1) {
       this.coverage.count('transfer done');
+    }
+  }
+
+  private countMembership(status: RaftStatus, before: RaftStatus): void {
+    if (status.role !== 'leader' || before.role !== 'leader') return;
+    const now = status.membership.membership;
+    const was = before.membership.membership;
+    if (was.outgoing.length > 0 && now.outgoing.length === 0) {
+      this.coverage.count('joint configuration left');
+    }
+    if (was.learners.some((id) => now.incoming.includes(id))) {
+      this.coverage.count('learner promoted');
     }
   }
 

@@ -68,7 +68,7 @@ export class Nemesis {
       case 'crash':
         return this.crash(target, false);
       case 'engineDamage':
-        return this.crash(target, true);
+        return this.crash(target, this.world.isExpendable(target.id));
       case 'crashMidStep':
         return target.cutPowerAfter(this.random.integer(1, 30));
       case 'crashAll':

@@ -55,11 +55,17 @@ export class SimClient {
   }
 
   private write(target: SimMember, next: () => void): void {
+    const burst = this.random.integer(1, this.world.plan.burstMax);
+    for (let count = 1; count < burst; count++) this.propose(target, () => undefined);
+    this.propose(target, next);
+  }
+
+  private propose(target: SimMember, next: () => void): void {
     const write = this.history.beginWrite();
     const size = this.random.integer(4, this.world.plan.payloadMax);
     target.propose(commandOf(write.value, size), (outcome, index) => {
       this.history.writeEnds(write, outcome, index);
-      if (outcome !== 'ok') this.believed = target.seen?.leader ?? noReplica;
+      if (outcome === 'notApplied') this.believed = target.seen?.leader ?? noReplica;
       next();
     });
   }
@@ -75,7 +81,12 @@ export class SimClient {
   /** Mostly the leader as far as this client knows, and often enough somebody else. */
   private target(): SimMember | undefined {
     const known = this.world.members.get(this.believed);
-    if (known?.isRunning === true && this.random.chance(0.75)) return known;
+    if (known?.isRunning === true && this.random.chance(0.7)) return known;
+    const leader = this.world.leader();
+    if (leader !== undefined && this.random.chance(0.7)) {
+      this.believed = leader.id;
+      return leader;
+    }
     const running = [...this.world.members.values()].filter((member) => member.isRunning);
     const target = this.random.pick(running);
     if (target?.seen !== undefined && target.seen.leader !== noReplica) {

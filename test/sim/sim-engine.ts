@@ -26,6 +26,8 @@ export class SimEngine {
   private states: EngineState[] = [empty];
   /** Rule D15: set, durably, while an image is being written over the old state. */
   restoringMarker = false;
+  /** Durable states were lost and nothing has replaced them yet. */
+  isDamaged = false;
   /** The membership that came with the last image, to finish a log reset at start. */
   imageMembership: MembershipAt | undefined;
 
@@ -57,6 +59,7 @@ export class SimEngine {
     this.states = [image.state];
     this.imageMembership = image.membership;
     this.restoringMarker = false;
+    this.isDamaged = false;
   }
 
   /** Power is lost; true if something applied was lost with it. */
@@ -71,6 +74,7 @@ export class SimEngine {
   /** The files of the engine are damaged: durable states are lost as well (rule D13). */
   damage(): void {
     this.states = [empty];
+    this.isDamaged = true;
   }
 }
 

@@ -51,6 +51,8 @@ const readyRoundsMax = 200;
 const queuedMax = 2000;
 /** However slow: a sync or an apply that takes longer belongs to a disk that hangs. */
 const slowestMs = 2000;
+/** How soon a hung sync notices that its disk works again. */
+const hungPollMs = 50;
 /** Images that have arrived and wait for the core's order; the oldest goes first. */
 const imagesMax = 3;
 
@@ -107,6 +109,11 @@ export class SimMember implements CheckedMember {
     return this.node?.isLeader === true;
   }
 
+  /** Has it all that a member needs to lead the group on? */
+  get isWhole(): boolean {
+    return !this.isDestroyed && !this.engine.isDamaged && !this.engine.restoringMarker;
+  }
+
   get core(): RawNode | undefined {
     return this.node;
   }
@@ -155,6 +162,7 @@ export class SimMember implements CheckedMember {
       engine.restoringMarker = true;
       return;
     }
+    engine.isDamaged = false;
     if (engine.restoringMarker || disk.termAt(index) === term) return;
     const membership = engine.imageMembership;
     if (membership === undefined) {
@@ -387,6 +395,11 @@ export class SimMember implements CheckedMember {
   }
 
   private syncEnds(batch: PersistBatch): void {
+    const hungMs = this.diskHungUntil - this.around.timeline.now;
+    if (hungMs > 0) {
+      this.later(Math.min(hungMs, hungPollMs), () => this.syncEnds(batch));
+      return;
+    }
     // The disk works on while the process is stopped: durable now, reported when it goes on.
     const last = this.disk.sync();
     this.input((node) => this.reportPersisted(node, batch, last));
@@ -410,11 +423,8 @@ export class SimMember implements CheckedMember {
   }
 
   private syncMs(): number {
-    const { plan, timeline } = this.around;
-    const { syncMinMs, syncMaxMs } = plan.disk;
-    const hungMs = Math.max(0, this.diskHungUntil - timeline.now);
-    const ownMs = this.random.tailed(syncMinMs, syncMaxMs) * this.diskSlowness;
-    return hungMs + Math.min(ownMs, slowestMs);
+    const { syncMinMs, syncMaxMs } = this.around.plan.disk;
+    return Math.min(this.random.tailed(syncMinMs, syncMaxMs) * this.diskSlowness, slowestMs);
   }
 
   private applySoon(node: RawNode): void {
@@ -509,10 +519,19 @@ export class SimMember implements CheckedMember {
     if (this.isRestoring) throw new Error(`member ${this.id} restores two snapshots at once`);
     this.isRestoring = true;
     const meta = { index: wanted.index, term: wanted.term, membership: wanted.membership };
+    if (this.random.chance(this.around.plan.installCrash)) this.crashDuringInstall();
     if (this.trace.isRead) this.trace.line(`${this.id} begins to restore ${meta.index}`);
     this.later(this.random.tailed(0.1, 50), () =>
       this.input((node) => this.overwrite(node, image, meta)),
     );
+  }
+
+  /** At any moment from the order to the durable reset of the log. */
+  private crashDuringInstall(): void {
+    this.later(this.random.tailed(0, 400), () => {
+      this.crash();
+      this.around.crashed(this);
+    });
   }
 
   private overwrite(node: RawNode, image: Image, meta: SnapshotMeta): void {

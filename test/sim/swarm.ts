@@ -71,6 +71,10 @@ export interface SwarmPlan {
   readonly operations: ReadonlyMap<OperationKind, number>;
   /** Restarts come after 0 to this many election timeouts. */
   readonly restartElectionsMax: number;
+  /** How likely power is lost around an installation of a snapshot. */
+  readonly installCrash: number;
+  /** Commands proposed at once, at most. */
+  readonly burstMax: number;
   /** How likely a fault hits the leader rather than anybody. */
   readonly leaderBias: number;
   readonly clients: number;
@@ -129,6 +133,8 @@ export function drawSwarm(seed: number): SwarmPlan {
       [2, 4],
       [10, 2],
     ]),
+    installCrash: !calm && random.chance(0.3) ? 0.5 : 0,
+    burstMax: random.chance(0.5) ? 1 : random.integer(2, 12),
     leaderBias: random.between(0, 0.9),
     clients: random.integer(1, 4),
     thinkMaxMs: random.weighted([

@@ -21,6 +21,6 @@ export interface World {
   leader(): SimMember | undefined;
   /** Creates and starts a replica that knows nothing, under an id that nobody had. */
   createReplica(): Member;
-  /** Could `gone` be destroyed without taking the majority from any configuration in use? */
+  /** Could `gone` lose its state without taking the majority from any configuration in use? */
   isExpendable(gone: ReplicaId): boolean;
 }
