@@ -35,6 +35,8 @@ export const protoFolder = findProtoFolder(import.meta.dirname);
 /** The files themselves, relative to `protoFolder`. */
 export const protoFiles = ['kv.proto', 'admin.proto', 'peer.proto', 'errors.proto'] as const;
 
+const noBytes = Buffer.alloc(0);
+
 function load(): protobuf.Root {
   const root = new protobuf.Root();
   root.resolvePath = (_origin, target) =>
@@ -43,7 +45,21 @@ function load(): protobuf.Root {
       : join(protoFolder, target);
   root.loadSync([...protoFiles, 'google/rpc/status.proto']);
   root.resolveAll();
+  giveEmptyBytes(root);
   return root;
+}
+
+/** protobufjs gives an empty *array* for bytes that were not sent: ours are bytes, always. */
+function giveEmptyBytes(namespace: protobuf.NamespaceBase): void {
+  for (const nested of namespace.nestedArray) {
+    if (nested instanceof protobuf.Type) {
+      for (const field of nested.fieldsArray) {
+        if (field.type !== 'bytes' || field.repeated || field.partOf !== null) continue;
+        Object.defineProperty(nested.ctor.prototype, field.name, { value: noBytes, writable: true });
+      }
+    }
+    if (nested instanceof protobuf.Namespace) giveEmptyBytes(nested);
+  }
 }
 
 const root = load();

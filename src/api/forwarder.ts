@@ -133,7 +133,7 @@ class ForwardedCall {
       this.status = trailers;
     });
     stream.on('error', (error) => {
-      this.finish(this.broken(error), undefined);
+      this.finish(this.broken(error, stream.rstCode), undefined);
     });
     stream.on('close', () => {
       this.onClose(stream.rstCode);
@@ -161,7 +161,8 @@ class ForwardedCall {
   }
 
   private broken(cause: unknown, rstCode?: number): KvError {
-    const untouched = !this.mayHaveLeft() || rstCode === constants.NGHTTP2_REFUSED_STREAM;
+    // Refused, or above the last stream that a closing node announced: it was never looked at.
+    const untouched = !this.mayHaveLeft() || rstCode === constants.NGHTTP2_REFUSED_STREAM || isGoaway(cause);
     const text = cause instanceof Error ? cause.message : String(cause);
     return new KvError(
       untouched
@@ -180,6 +181,10 @@ class ForwardedCall {
     this.finished = true;
     this.done(error, reply);
   }
+}
+
+function isGoaway(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ERR_HTTP2_GOAWAY_SESSION';
 }
 
 /** The leader's error, as it told it; without details (an old or foreign server) as unknown. */

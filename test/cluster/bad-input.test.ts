@@ -174,7 +174,7 @@ describe('a disk that fills up', function () {
   it('R46: refuses writes with a clear code while reads and deletes go on, and loses nothing', async function () {
     const mount = mkdtempSync(join(tmpdir(), 'quorate-full-'));
     try {
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=96m', 'tmpfs', mount], { stdio: 'pipe' });
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=192m', 'tmpfs', mount], { stdio: 'pipe' });
     } catch (error) {
       rmSync(mount, { recursive: true });
       console.log(`      skipped: cannot mount a small tmpfs (needs root): ${String(error)}`);
@@ -195,7 +195,7 @@ async function fillUp(mount: string): Promise<void> {
     nodes: 1,
     directory: mount,
     basePort: 0,
-    flags: { 'disk-reserve-mib': '24', 'segment-mib': '4', 'engine-memory-mib': '8' },
+    flags: { 'disk-reserve-mib': '96', 'segment-mib': '4', 'engine-memory-mib': '8' },
   });
   const client = new QuorateClient({ endpoints: cluster.endpoints });
   try {
