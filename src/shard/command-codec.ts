@@ -1,298 +1,234 @@
 /**
- * Commands as bytes: the payload of a Raft entry, encoded once by the leader.
+ * Commands of a shard as bytes: encoded once by the leader, then the same bytes are the payload of
+ * the Raft entry, on the wire and on every disk. Big-endian.
  *
- *   [version u8][kind u8][log time varint] then by kind
- *     writes    [count] ([session flag]([client id 16][sequence][first unacknowledged][not after])?
- *                [operation])*
- *     expire    [count] ([1][key][revision] | [2][slot][client id 16])*
- *     grant     [count] ([from][to])*
- *     setGates  [gates]
- *
- * Decoding is strict. What cannot be decoded was written by a newer program or is damaged: the node
- * must stop, because skipping a command would make this replica differ (rule D16, R41).
+ *   command     = version u8, kind u8, log time u64, body
+ *   writes (1)    count u32, then each: flags u8 (1: session), [client id 16, sequence u64,
+ *                 first unacknowledged u64, not after u64], operation
+ *   expire (2)    count u32, then each: slot u16, due u64, kind u8 (1 key, 2 session), revision u64, key
+ *   time (3)      (nothing)
+ *   operation   = kind u8: put (1) key, value, ttl u64, condition, flags u8 (1: return previous)
+ *                          delete (2) key, condition, flags; increment (3) key, delta i64 as f64, ttl u64
+ *                          transaction (4) counts u32 x 3, compares, then, else; get (5) key
+ *   condition   = kind u8: none (0), absent (1), revision (2) u64
+ *   key, value  = length u32, bytes
  */
-import { ByteReader } from './byte-reader.js';
-import { ByteWriter } from './byte-writer.js';
-import type { Command, Compare, Condition, Due, Operation, Session, SlotRange } from './command.js';
-import type { Transaction, Write, WriteOperation } from './command.js';
+import { ByteReader, ByteWriter } from '../bytes.js';
+import type { Compare, Condition, Operation, Session, Transaction, Write, WriteOperation } from './command.js';
 
 const version = 1;
-const clientIdBytes = 16;
-const commandKind = { writes: 1, expire: 2, grant: 3, setGates: 4 } as const;
-const operationKind = { put: 1, delete: 2, increment: 3, get: 4, transaction: 5 } as const;
+const commandKind = { writes: 1, expire: 2, time: 3 } as const;
+const operationKind = { put: 1, delete: 2, increment: 3, transaction: 4, get: 5 } as const;
 const conditionKind = { none: 0, absent: 1, revision: 2 } as const;
 const compareKind = { exists: 1, revision: 2, value: 3 } as const;
-const dueKind = { value: 1, session: 2 } as const;
+const dueKinds = { key: 1, session: 2 } as const;
+const clientIdBytes = 16;
 
-/** A write as it came out of an entry, with the bytes of its operation for the dedup record. */
+/** A key or session record that is due to go: judged again when it is applied. */
+export interface Due {
+  readonly slot: number;
+  readonly dueMs: number;
+  readonly kind: 'key' | 'session';
+  /** Of the key; 0 for a session. A newer put has another one, and stays. */
+  readonly revision: number;
+  /** User key, or client id. */
+  readonly key: Uint8Array;
+}
+
+/** A write with the bytes of its operation, whose hash tells it from another write. */
 export interface DecodedWrite extends Write {
   readonly operationBytes: Uint8Array;
 }
 
-export type DecodedCommand =
-  | (Omit<Extract<Command, { kind: 'writes' }>, 'writes'> & {
-      readonly writes: readonly DecodedWrite[];
-    })
-  | Exclude<Command, { kind: 'writes' }>;
+export type Command =
+  | { readonly kind: 'writes'; readonly logTimeMs: number; readonly writes: readonly DecodedWrite[] }
+  | { readonly kind: 'expire'; readonly logTimeMs: number; readonly due: readonly Due[] }
+  | { readonly kind: 'time'; readonly logTimeMs: number };
 
-const writer = new ByteWriter();
+/** A command of an unknown version or kind: this program is too old for the log, and must stop (D16). */
+export class UnknownCommand extends Error {
+  override readonly name = 'UnknownCommand';
+}
 
-/** The bytes of a command. Throws RangeError for numbers that are no safe integers from 0 up. */
-export function encodeCommand(command: Command): Uint8Array {
-  try {
-    writer.byte(version);
-    writer.byte(commandKind[command.kind]);
-    writer.varint(command.logTimeMs);
-    writeBody(command);
-    return writer.take();
-  } catch (error) {
-    writer.reset();
-    throw error;
+function begin(kind: number, logTimeMs: number): ByteWriter {
+  const writer = new ByteWriter();
+  writer.u8(version);
+  writer.u8(kind);
+  writer.u64(logTimeMs);
+  return writer;
+}
+
+export function encodeWrites(writes: readonly Write[], logTimeMs: number): Uint8Array {
+  const writer = begin(commandKind.writes, logTimeMs);
+  writer.u32(writes.length);
+  for (const { operation, session } of writes) {
+    writer.u8(session === undefined ? 0 : 1);
+    if (session !== undefined) encodeSession(writer, session);
+    encodeOperation(writer, operation);
   }
+  return writer.take();
 }
 
-function writeBody(command: Command): void {
-  switch (command.kind) {
-    case 'writes':
-      writer.varint(command.writes.length);
-      for (const write of command.writes) writeWrite(write);
-      break;
-    case 'expire':
-      writer.varint(command.due.length);
-      for (const due of command.due) writeDue(due);
-      break;
-    case 'grant':
-      writer.varint(command.slots.length);
-      for (const { from, to } of command.slots) {
-        writer.varint(from);
-        writer.varint(to);
-      }
-      break;
-    case 'setGates':
-      writer.varint(command.gates);
-      break;
+export function encodeExpire(due: readonly Due[], logTimeMs: number): Uint8Array {
+  const writer = begin(commandKind.expire, logTimeMs);
+  writer.u32(due.length);
+  for (const each of due) {
+    writer.u16(each.slot);
+    writer.u64(each.dueMs);
+    writer.u8(dueKinds[each.kind]);
+    writer.u64(each.revision);
+    writer.sized(each.key);
   }
+  return writer.take();
 }
 
-function writeWrite({ operation, session }: Write): void {
-  writer.flag(session !== undefined);
-  if (session !== undefined) {
-    writeClientId(session.clientId);
-    writer.varint(session.sequence);
-    writer.varint(session.firstUnacknowledged);
-    writer.varint(session.notAfterMs);
-  }
-  writeOperation(operation);
+export function encodeTime(logTimeMs: number): Uint8Array {
+  return begin(commandKind.time, logTimeMs).take();
 }
 
-function writeClientId(clientId: Uint8Array): void {
-  if (clientId.byteLength !== clientIdBytes)
-    throw new RangeError(`a client id has 16 bytes, got ${clientId.byteLength}`);
-  writer.raw(clientId);
-}
-
-function writeOperation(operation: Operation | Transaction): void {
-  writer.byte(operationKind[operation.kind]);
-  switch (operation.kind) {
-    case 'put':
-      writer.bytes(operation.key);
-      writer.bytes(operation.value);
-      writer.varint(operation.ttlMs);
-      writeCondition(operation.condition);
-      writer.flag(operation.returnPrevious);
-      break;
-    case 'delete':
-      writer.bytes(operation.key);
-      writeCondition(operation.condition);
-      writer.flag(operation.returnPrevious);
-      break;
-    case 'increment':
-      writer.bytes(operation.key);
-      writer.integer(operation.delta);
-      writer.varint(operation.ttlMs);
-      break;
-    case 'get':
-      writer.bytes(operation.key);
-      break;
-    case 'transaction':
-      writer.varint(operation.compare.length);
-      for (const compare of operation.compare) writeCompare(compare);
-      writer.varint(operation.then.length);
-      for (const each of operation.then) writeOperation(each);
-      writer.varint(operation.else.length);
-      for (const each of operation.else) writeOperation(each);
-      break;
-  }
-}
-
-function writeCondition(condition: Condition): void {
-  writer.byte(conditionKind[condition.kind]);
-  if (condition.kind === 'revision') writer.varint(condition.revision);
-}
-
-function writeCompare(compare: Compare): void {
-  writer.byte(compareKind[compare.kind]);
-  writer.bytes(compare.key);
-  switch (compare.kind) {
-    case 'exists':
-      writer.flag(compare.exists);
-      break;
-    case 'revision':
-      writer.varint(compare.revision);
-      break;
-    case 'value':
-      writer.bytes(compare.value);
-      break;
-  }
-}
-
-function writeDue(due: Due): void {
-  writer.byte(dueKind[due.kind]);
-  if (due.kind === 'value') {
-    writer.bytes(due.key);
-    writer.varint(due.revision);
-  } else {
-    writer.varint(due.slot);
-    writeClientId(due.clientId);
-  }
-}
-
-/** What an entry says; bytes in it alias the entry. Throws MalformedBytes (see above). */
-export function decodeCommand(bytes: Uint8Array): DecodedCommand {
-  const reader = new ByteReader(bytes, 'command');
-  const found = reader.byte();
-  if (found !== version) throw reader.malformed(`has version ${found}, this program knows 1`);
-  const kind = reader.byte();
-  const logTimeMs = reader.varint();
-  const command = readBody(reader, kind, logTimeMs);
-  reader.end();
-  return command;
-}
-
-function readBody(reader: ByteReader, kind: number, logTimeMs: number): DecodedCommand {
+/** Throws UnknownCommand; on damaged bytes RangeError. Both stop the node: the log is checksummed. */
+export function decodeCommand(bytes: Uint8Array): Command {
+  const reader = new ByteReader(bytes);
+  const found = reader.u8();
+  if (found !== version) throw new UnknownCommand(`command version ${found}, this program knows ${version}: use a newer one`);
+  const kind = reader.u8();
+  const logTimeMs = reader.u64();
   switch (kind) {
     case commandKind.writes:
-      return { kind: 'writes', logTimeMs, writes: readList(reader, readWrite) };
+      return { kind: 'writes', logTimeMs, writes: reader.list(() => decodeWrite(reader)) };
     case commandKind.expire:
-      return { kind: 'expire', logTimeMs, due: readList(reader, readDue) };
-    case commandKind.grant:
-      return { kind: 'grant', logTimeMs, slots: readList(reader, readSlotRange) };
-    case commandKind.setGates:
-      return { kind: 'setGates', logTimeMs, gates: reader.varint() };
+      return { kind: 'expire', logTimeMs, due: reader.list(() => decodeDue(reader)) };
+    case commandKind.time:
+      return { kind: 'time', logTimeMs };
     default:
-      throw reader.malformed(`is of kind ${kind}, unknown to this program`);
+      throw new UnknownCommand(`command kind ${kind}: use a newer program`);
   }
 }
 
-function readList<T>(reader: ByteReader, readOne: (reader: ByteReader) => T): T[] {
-  const length = reader.count();
-  const list: T[] = [];
-  for (let n = 0; n < length; n++) list.push(readOne(reader));
-  return list;
+function encodeSession(writer: ByteWriter, session: Session): void {
+  writer.raw(session.clientId);
+  writer.u64(session.sequence);
+  writer.u64(session.firstUnacknowledged);
+  writer.u64(session.notAfterMs);
 }
 
-function readWrite(reader: ByteReader): DecodedWrite {
-  const session = reader.flag() ? readSession(reader) : undefined;
-  const from = reader.at;
-  const operation = readWritten(reader);
-  return { operation, session, operationBytes: reader.since(from) };
+function decodeWrite(reader: ByteReader): DecodedWrite {
+  const session = reader.u8() === 1 ? decodeSession(reader) : undefined;
+  const from = reader.position;
+  const operation = decodeOperation(reader);
+  if (operation.kind === 'get') throw new RangeError('a get is no write');
+  return { session, operation, operationBytes: reader.since(from) };
 }
 
-function readSession(reader: ByteReader): Session {
-  const clientId = reader.raw(clientIdBytes);
-  const sequence = reader.varint();
-  const firstUnacknowledged = reader.varint();
-  return { clientId, sequence, firstUnacknowledged, notAfterMs: reader.varint() };
+function decodeSession(reader: ByteReader): Session {
+  return {
+    clientId: reader.raw(clientIdBytes),
+    sequence: reader.u64(),
+    firstUnacknowledged: reader.u64(),
+    notAfterMs: reader.u64(),
+  };
 }
 
-function readWritten(reader: ByteReader): WriteOperation | Transaction {
-  const kind = reader.byte();
-  if (kind === operationKind.transaction) {
-    const compare = readList(reader, readCompare);
-    const whenTrue = readList(reader, readOperation);
-    return { kind: 'transaction', compare, then: whenTrue, else: readList(reader, readOperation) };
+function decodeDue(reader: ByteReader): Due {
+  const slot = reader.u16();
+  const dueMs = reader.u64();
+  const kind = reader.u8() === dueKinds.key ? 'key' : 'session';
+  return { slot, dueMs, kind, revision: reader.u64(), key: reader.sized() };
+}
+
+function encodeOperation(writer: ByteWriter, operation: Operation | Transaction): void {
+  writer.u8(operationKind[operation.kind]);
+  switch (operation.kind) {
+    case 'put':
+      writer.sized(operation.key);
+      writer.sized(operation.value);
+      writer.u64(operation.ttlMs);
+      encodeCondition(writer, operation.condition);
+      writer.u8(operation.returnPrevious ? 1 : 0);
+      break;
+    case 'delete':
+      writer.sized(operation.key);
+      encodeCondition(writer, operation.condition);
+      writer.u8(operation.returnPrevious ? 1 : 0);
+      break;
+    case 'increment':
+      writer.sized(operation.key);
+      writer.f64(operation.delta);
+      writer.u64(operation.ttlMs);
+      break;
+    case 'get':
+      writer.sized(operation.key);
+      break;
+    case 'transaction':
+      encodeTransaction(writer, operation);
+      break;
   }
-  const operation = readOperationOf(kind, reader);
-  if (operation.kind === 'get') throw reader.malformed('has a get that is no part of a transaction');
-  return operation;
 }
 
-function readOperation(reader: ByteReader): Operation {
-  return readOperationOf(reader.byte(), reader);
+function encodeTransaction(writer: ByteWriter, transaction: Transaction): void {
+  writer.u32(transaction.compare.length);
+  for (const compare of transaction.compare) encodeCompare(writer, compare);
+  writer.u32(transaction.then.length);
+  for (const operation of transaction.then) encodeOperation(writer, operation);
+  writer.u32(transaction.else.length);
+  for (const operation of transaction.else) encodeOperation(writer, operation);
 }
 
-function readOperationOf(kind: number, reader: ByteReader): Operation {
+function encodeCondition(writer: ByteWriter, condition: Condition): void {
+  writer.u8(conditionKind[condition.kind]);
+  if (condition.kind === 'revision') writer.u64(condition.revision);
+}
+
+function encodeCompare(writer: ByteWriter, compare: Compare): void {
+  writer.u8(compareKind[compare.kind]);
+  writer.sized(compare.key);
+  if (compare.kind === 'exists') writer.u8(compare.exists ? 1 : 0);
+  else if (compare.kind === 'revision') writer.u64(compare.revision);
+  else writer.sized(compare.value);
+}
+
+function decodeOperation(reader: ByteReader): WriteOperation | Transaction | Extract<Operation, { kind: 'get' }> {
+  const kind = reader.u8();
+  if (kind === operationKind.transaction) return decodeTransaction(reader);
+  return decodeSimple(reader, kind);
+}
+
+function decodeSimple(reader: ByteReader, kind: number): Operation {
   switch (kind) {
     case operationKind.put: {
-      const key = reader.bytes();
-      const value = reader.bytes();
-      const ttlMs = reader.varint();
-      const condition = readCondition(reader);
-      return { kind: 'put', key, value, ttlMs, condition, returnPrevious: reader.flag() };
+      const [key, value, ttlMs] = [reader.sized(), reader.sized(), reader.u64()];
+      return { kind: 'put', key, value, ttlMs, condition: decodeCondition(reader), returnPrevious: reader.u8() === 1 };
     }
-    case operationKind.delete: {
-      const key = reader.bytes();
-      const condition = readCondition(reader);
-      return { kind: 'delete', key, condition, returnPrevious: reader.flag() };
-    }
-    case operationKind.increment: {
-      const key = reader.bytes();
-      const delta = reader.integer();
-      return { kind: 'increment', key, delta, ttlMs: reader.varint() };
-    }
+    case operationKind.delete:
+      return { kind: 'delete', key: reader.sized(), condition: decodeCondition(reader), returnPrevious: reader.u8() === 1 };
+    case operationKind.increment:
+      return { kind: 'increment', key: reader.sized(), delta: reader.f64(), ttlMs: reader.u64() };
     case operationKind.get:
-      return { kind: 'get', key: reader.bytes() };
+      return { kind: 'get', key: reader.sized() };
     default:
-      throw reader.malformed(`has an operation of kind ${kind}, unknown to this program`);
+      throw new UnknownCommand(`operation kind ${kind}: use a newer program`);
   }
 }
 
-function readCondition(reader: ByteReader): Condition {
-  const kind = reader.byte();
-  switch (kind) {
-    case conditionKind.none:
-      return { kind: 'none' };
-    case conditionKind.absent:
-      return { kind: 'absent' };
-    case conditionKind.revision:
-      return { kind: 'revision', revision: reader.varint() };
-    default:
-      throw reader.malformed(`has a condition of kind ${kind}, unknown to this program`);
-  }
+function decodeTransaction(reader: ByteReader): Transaction {
+  const compare = reader.list(() => decodeCompare(reader));
+  const then = reader.list(() => decodeSimple(reader, reader.u8()));
+  return { kind: 'transaction', compare, then, else: reader.list(() => decodeSimple(reader, reader.u8())) };
 }
 
-function readCompare(reader: ByteReader): Compare {
-  const kind = reader.byte();
-  const key = reader.bytes();
-  switch (kind) {
-    case compareKind.exists:
-      return { kind: 'exists', key, exists: reader.flag() };
-    case compareKind.revision:
-      return { kind: 'revision', key, revision: reader.varint() };
-    case compareKind.value:
-      return { kind: 'value', key, value: reader.bytes() };
-    default:
-      throw reader.malformed(`has a compare of kind ${kind}, unknown to this program`);
-  }
+function decodeCondition(reader: ByteReader): Condition {
+  const kind = reader.u8();
+  if (kind === conditionKind.none) return { kind: 'none' };
+  if (kind === conditionKind.absent) return { kind: 'absent' };
+  if (kind === conditionKind.revision) return { kind: 'revision', revision: reader.u64() };
+  throw new UnknownCommand(`condition kind ${kind}: use a newer program`);
 }
 
-function readDue(reader: ByteReader): Due {
-  const kind = reader.byte();
-  switch (kind) {
-    case dueKind.value: {
-      const key = reader.bytes();
-      return { kind: 'value', key, revision: reader.varint() };
-    }
-    case dueKind.session: {
-      const slot = reader.varint();
-      return { kind: 'session', slot, clientId: reader.raw(clientIdBytes) };
-    }
-    default:
-      throw reader.malformed(`has a due thing of kind ${kind}, unknown to this program`);
-  }
-}
-
-function readSlotRange(reader: ByteReader): SlotRange {
-  const from = reader.varint();
-  return { from, to: reader.varint() };
+function decodeCompare(reader: ByteReader): Compare {
+  const kind = reader.u8();
+  const key = reader.sized();
+  if (kind === compareKind.exists) return { kind: 'exists', key, exists: reader.u8() === 1 };
+  if (kind === compareKind.revision) return { kind: 'revision', key, revision: reader.u64() };
+  if (kind === compareKind.value) return { kind: 'value', key, value: reader.sized() };
+  throw new UnknownCommand(`compare kind ${kind}: use a newer program`);
 }

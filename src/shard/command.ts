@@ -58,32 +58,6 @@ export interface Write {
   readonly session: Session | undefined;
 }
 
-/** Slots `from` to `to`, both included. */
-export interface SlotRange {
-  readonly from: number;
-  readonly to: number;
-}
-
-/** Something whose time may have come, named by the leader and judged again at apply (rule D22). */
-export type Due =
-  /** A key with the revision that the leader saw: a newer put wins. */
-  | { readonly kind: 'value'; readonly key: Uint8Array; readonly revision: number }
-  /** The dedup record of a client in a slot. */
-  | { readonly kind: 'session'; readonly slot: number; readonly clientId: Uint8Array };
-
-/**
- * What an entry of a shard's log says. `logTimeMs`: the leader's time when it proposed it, ms since
- * 1970; applying moves the shard's log time there, never back.
- */
-export type Command =
-  | { readonly kind: 'writes'; readonly logTimeMs: number; readonly writes: readonly Write[] }
-  /** An empty list is a mere time entry. */
-  | { readonly kind: 'expire'; readonly logTimeMs: number; readonly due: readonly Due[] }
-  /** Founds the shard: it owns these slots from epoch 1 on. Does nothing for a slot with a past. */
-  | { readonly kind: 'grant'; readonly logTimeMs: number; readonly slots: readonly SlotRange[] }
-  /** Switches on behaviour of apply up to this number, once all replicas know it (rule D16). */
-  | { readonly kind: 'setGates'; readonly logTimeMs: number; readonly gates: number };
-
 export interface KeyValue {
   readonly key: Uint8Array;
   readonly value: Uint8Array;

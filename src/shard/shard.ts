@@ -28,7 +28,6 @@ export type ReadLevel =
 export interface ReadResult {
   /** In the order of the keys. */
   readonly values: readonly (KeyValue | undefined)[];
-  /** The shard's time now. */
   readonly logTimeMs: number;
 }
 
@@ -119,13 +118,8 @@ export class Shard {
     return this.machine.ownedSlots;
   }
 
-  /**
-   * The shard's time now, as well as this replica can tell: applied log time stands still while
-   * nobody writes. Clients reckon the last moment of their writes from it.
-   */
-  get nowMs(): number {
-    const { logTimeMs } = this.machine;
-    return this.isLeader ? this.time.now(logTimeMs) : Math.max(logTimeMs, Math.floor(this.clock.wallMs()));
+  get logTimeMs(): number {
+    return this.machine.logTimeMs;
   }
 
   close(): void {
@@ -215,7 +209,7 @@ export class Shard {
         else if (outcome?.stillValid() === false) done(readError('noQuorum'), undefined);
         else {
           const values = keys.map((key, n) => visibleValue(key, stored[from + n], logTimeMs));
-          done(undefined, { values, logTimeMs: this.nowMs });
+          done(undefined, { values, logTimeMs });
         }
       }
     } catch (error) {
@@ -279,7 +273,7 @@ export class Shard {
       }
     }
     if (outcome?.stillValid() === false) return readError('noQuorum');
-    return { kvs, cursor: end === undefined ? new Uint8Array() : encodeCursor(end), done: end === undefined, logTimeMs: this.nowMs };
+    return { kvs, cursor: end === undefined ? new Uint8Array() : encodeCursor(end), done: end === undefined, logTimeMs };
   }
 
   private async scanSlot(
