@@ -28,6 +28,7 @@ export type ReadLevel =
 export interface ReadResult {
   /** In the order of the keys. */
   readonly values: readonly (KeyValue | undefined)[];
+  /** The shard's time now. */
   readonly logTimeMs: number;
 }
 
@@ -118,8 +119,13 @@ export class Shard {
     return this.machine.ownedSlots;
   }
 
-  get logTimeMs(): number {
-    return this.machine.logTimeMs;
+  /**
+   * The shard's time now, as well as this replica can tell: applied log time stands still while
+   * nobody writes. Clients reckon the last moment of their writes from it.
+   */
+  get nowMs(): number {
+    const { logTimeMs } = this.machine;
+    return this.isLeader ? this.time.now(logTimeMs) : Math.max(logTimeMs, Math.floor(this.clock.wallMs()));
   }
 
   close(): void {
@@ -209,7 +215,7 @@ export class Shard {
         else if (outcome?.stillValid() === false) done(readError('noQuorum'), undefined);
         else {
           const values = keys.map((key, n) => visibleValue(key, stored[from + n], logTimeMs));
-          done(undefined, { values, logTimeMs });
+          done(undefined, { values, logTimeMs: this.nowMs });
         }
       }
     } catch (error) {
@@ -273,7 +279,7 @@ export class Shard {
       }
     }
     if (outcome?.stillValid() === false) return readError('noQuorum');
-    return { kvs, cursor: end === undefined ? new Uint8Array() : encodeCursor(end), done: end === undefined, logTimeMs };
+    return { kvs, cursor: end === undefined ? new Uint8Array() : encodeCursor(end), done: end === undefined, logTimeMs: this.nowMs };
   }
 
   private async scanSlot(
