@@ -128,7 +128,16 @@ describe('paper: elections', () => {
       expect(asked[0]).to.include({ term: 2, lastIndex: 2, lastTerm: 1, transfer: false });
     });
 
-    it('D02: its own vote counts when durable, and is asked for nobody before', () => {
+    it('D02: a candidate asks for votes when its own term and vote are durable, not before', () => {
+      const member = new LoneMember();
+      member.holdsPersist = true;
+      member.do((node) => node.campaign());
+      expect(member.take()).to.deep.equal([]);
+      member.persist();
+      expect(member.take('vote')).to.have.length(2);
+    });
+
+    it('D02: its own vote counts when durable, not before', () => {
       const member = new LoneMember({}, stateWith([], { membership: voters(1) }));
       member.holdsPersist = true;
       member.do((node) => node.campaign());

@@ -225,8 +225,10 @@ describe('paper: reads', () => {
   describe('transfer of leadership (thesis §3.10)', () => {
     it('waits until the target has the whole log, and takes no proposals meanwhile', () => {
       const member = leader();
-      member.do((node) => node.propose(payload));
-      member.do((node) => node.transferLeadership(replicaId(3)));
+      member.do((node) => {
+        node.propose(payload);
+        node.transferLeadership(replicaId(3));
+      });
       expect(member.take('timeoutNow')).to.deep.equal([]);
       const verdict = member.do((node) => node.propose(payload));
       expect(verdict).to.deep.equal({ kind: 'refused', reason: 'transferring' });

@@ -209,6 +209,19 @@ describe('paper: replication', () => {
       expect(member.take('append').map(({ commit }) => commit)).to.deep.equal([2, 2]);
     });
 
+    it('tells a follower no commit index in a heartbeat beyond what it is known to have', () => {
+      const member = new LoneMember();
+      member.lead([2, 3]);
+      member.do((node) => node.propose(payload));
+      member.acknowledge(2);
+      member.take();
+      member.tick(2);
+      expect(member.take('heartbeat').map(({ to, commit }) => [to, commit])).to.deep.equal([
+        [2, 2],
+        [3, 1],
+      ]);
+    });
+
     it('says news of the commit index once, not again beside entries that carry it', () => {
       const member = new LoneMember();
       member.lead([2, 3]);
