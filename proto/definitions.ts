@@ -55,7 +55,10 @@ function giveEmptyBytes(namespace: protobuf.NamespaceBase): void {
     if (nested instanceof protobuf.Type) {
       for (const field of nested.fieldsArray) {
         if (field.type !== 'bytes' || field.repeated || field.partOf !== null) continue;
-        Object.defineProperty(nested.ctor.prototype, field.name, { value: noBytes, writable: true });
+        Object.defineProperty(nested.ctor.prototype, field.name, {
+          value: noBytes,
+          writable: true,
+        });
       }
     }
     if (nested instanceof protobuf.Namespace) giveEmptyBytes(nested);

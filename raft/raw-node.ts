@@ -132,6 +132,11 @@ export class RawNode {
     return this.replica.membershipAt;
   }
 
+  /** The state machine is not usable: a snapshot is awaited or being installed. */
+  get restoring(): boolean {
+    return this.replica.needsSnapshot || this.replica.restoring !== undefined;
+  }
+
   get commitIndex(): LogIndex {
     return this.replica.log.commitIndex;
   }

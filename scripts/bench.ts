@@ -38,11 +38,17 @@ const cases: readonly Case[] = [
   { name: 'put 1 x 1', spec: { ...base, operation: 'put', connections: 1, streams: 1 } },
   { name: 'put 64 x 1', spec: { ...base, operation: 'put', connections: 64, streams: 1 } },
   { name: 'put 64 x 16', spec: { ...base, operation: 'put', connections: 64, streams: 16 } },
-  { name: 'Pipeline put, 128 a batch', spec: { ...base, operation: 'put', connections: 4, streams: 8, batch: 128 } },
+  {
+    name: 'Pipeline put, 128 a batch',
+    spec: { ...base, operation: 'put', connections: 4, streams: 8, batch: 128 },
+  },
   { name: 'get 1 x 1', spec: { ...base, operation: 'get', connections: 1, streams: 1 } },
   { name: 'get 64 x 1', spec: { ...base, operation: 'get', connections: 64, streams: 1 } },
   { name: 'get 64 x 16', spec: { ...base, operation: 'get', connections: 64, streams: 16 } },
-  { name: 'Pipeline get, 128 a batch', spec: { ...base, operation: 'get', connections: 4, streams: 8, batch: 128 } },
+  {
+    name: 'Pipeline get, 128 a batch',
+    spec: { ...base, operation: 'get', connections: 4, streams: 8, batch: 128 },
+  },
 ];
 
 interface Turn extends LoadResult {
@@ -51,7 +57,11 @@ interface Turn extends LoadResult {
 
 async function generate(spec: LoadSpec): Promise<LoadResult> {
   const program = join(import.meta.dirname, `bench/load-generator${extname(import.meta.filename)}`);
-  const { stdout } = await run(process.execPath, [...process.execArgv, program, JSON.stringify(spec)]);
+  const { stdout } = await run(process.execPath, [
+    ...process.execArgv,
+    program,
+    JSON.stringify(spec),
+  ]);
   // Our own program's output.
   return JSON.parse(stdout) as LoadResult;
 }
@@ -59,7 +69,10 @@ async function generate(spec: LoadSpec): Promise<LoadResult> {
 /** CPU seconds of all nodes so far. */
 function cpuSeconds(cluster: LocalCluster): number {
   const used = cluster.nodes.map(({ node }) => {
-    const fields = readFileSync(`/proc/${cluster.pid(node)}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+    const fields =
+      readFileSync(`/proc/${cluster.pid(node)}/stat`, 'utf8')
+        .split(') ')[1]
+        ?.split(' ') ?? [];
     return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
   });
   return used.reduce((sum, seconds) => sum + seconds, 0);
@@ -77,12 +90,15 @@ async function turn(cluster: LocalCluster, spec: LoadSpec): Promise<Turn> {
   const before = cpuSeconds(cluster);
   const result = await generate(spec);
   const cpu = cpuSeconds(cluster) - before;
-  if (result.errors > 0) throw new Error(`${result.errors} operations failed: ${result.firstError}`);
+  if (result.errors > 0)
+    throw new Error(`${result.errors} operations failed: ${result.firstError}`);
   return { ...result, cpuUsPerOperation: (cpu * 1e6) / Math.max(1, result.operations) };
 }
 
 async function loadCases(cluster: LocalCluster, options: Options): Promise<void> {
-  const chosen = cases.filter(({ name }) => options.only === undefined || name.includes(options.only));
+  const chosen = cases.filter(
+    ({ name }) => options.only === undefined || name.includes(options.only),
+  );
   const rows: string[][] = [];
   for (const { name, spec } of chosen) {
     const turns: Turn[] = [];
@@ -90,7 +106,9 @@ async function loadCases(cluster: LocalCluster, options: Options): Promise<void>
       // The leader's own address: forwarding is a case of its own.
       const leader = await cluster.leader(shard);
       const endpoints = [cluster.node(leader ?? 1).clientAddress];
-      turns.push(await turn(cluster, { ...spec, endpoints, seconds: options.seconds, operationsMax: 0 }));
+      turns.push(
+        await turn(cluster, { ...spec, endpoints, seconds: options.seconds, operationsMax: 0 }),
+      );
     }
     const of = (read: (turn: Turn) => number): number => median(turns.map(read));
     rows.push([
@@ -109,7 +127,9 @@ async function loopDelays(cluster: LocalCluster): Promise<void> {
   for (const { node, httpAddress } of cluster.nodes) {
     const text = await (await fetch(`http://${httpAddress}/metrics`)).text();
     const seconds = /^quorate_loop_delay_p999_seconds (\S+)/m.exec(text)?.[1];
-    console.log(`event-loop delay p99.9 at full load, node ${node}: ${(Number(seconds) * 1000).toFixed(1)} ms`);
+    console.log(
+      `event-loop delay p99.9 at full load, node ${node}: ${(Number(seconds) * 1000).toFixed(1)} ms`,
+    );
   }
 }
 
@@ -140,17 +160,34 @@ async function failover(cluster: LocalCluster, options: Options): Promise<void> 
   const gaps: number[] = [];
   for (let n = 0; n < options.kills; n++) gaps.push(await writeGap(cluster));
   gaps.sort((a, b) => a - b);
-  const at = (share: number): string => (gaps[Math.min(gaps.length - 1, Math.floor(share * gaps.length))] ?? 0).toFixed(0);
-  console.log(`write gap after kill -9 of the leader, ${gaps.length} kills: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`);
+  const at = (share: number): string =>
+    (gaps[Math.min(gaps.length - 1, Math.floor(share * gaps.length))] ?? 0).toFixed(0);
+  console.log(
+    `write gap after kill -9 of the leader, ${gaps.length} kills: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`,
+  );
 }
 
 async function restart(cluster: LocalCluster, options: Options): Promise<void> {
   const leader = (await cluster.leader(shard)) ?? 1;
-  const spec = { ...base, operation: 'put', connections: 4, streams: 8, batch: 128, keys: options.keys } as const;
-  await generate({ ...spec, endpoints: [cluster.node(leader).clientAddress], seconds: 300, operationsMax: options.keys });
+  const spec = {
+    ...base,
+    operation: 'put',
+    connections: 4,
+    streams: 8,
+    batch: 128,
+    keys: options.keys,
+  } as const;
+  await generate({
+    ...spec,
+    endpoints: [cluster.node(leader).clientAddress],
+    seconds: 300,
+    operationsMax: options.keys,
+  });
   const node = cluster.nodes.find((each) => each.node !== leader)?.node ?? 1;
   const rss = cluster.nodes.map((each) => rssMiB(cluster.pid(each.node)));
-  console.log(`memory with ${options.keys} keys of 256 B: ${rss.map((mib) => mib.toFixed(0)).join(' + ')} MiB`);
+  console.log(
+    `memory with ${options.keys} keys of 256 B: ${rss.map((mib) => mib.toFixed(0)).join(' + ')} MiB`,
+  );
   await cluster.kill(node);
   const started = performance.now();
   cluster.startNode(node);
@@ -158,14 +195,22 @@ async function restart(cluster: LocalCluster, options: Options): Promise<void> {
     const mine = (await cluster.status(node))?.groups.find((group) => group.groupId === shard);
     return mine !== undefined && mine.leaderNode !== 0 && mine.appliedIndex >= mine.commitIndex;
   });
-  console.log(`restart after kill -9 with ${options.keys} keys until it serves: ${((performance.now() - started) / 1000).toFixed(2)} s`);
+  console.log(
+    `restart after kill -9 with ${options.keys} keys until it serves: ${((performance.now() - started) / 1000).toFixed(2)} s`,
+  );
 }
 
 async function simulator(): Promise<void> {
   const program = join(import.meta.dirname, `sim${extname(import.meta.filename)}`);
-  const { stdout } = await run(process.execPath, [...process.execArgv, program, '--seeds', '500', '--seed-from', '1'], { maxBuffer: 1 << 26 });
+  const { stdout } = await run(
+    process.execPath,
+    [...process.execArgv, program, '--seeds', '500', '--seed-from', '1'],
+    { maxBuffer: 1 << 26 },
+  );
   const rate = /([\d,.]+) seeds (?:per|a) minute/.exec(stdout)?.[1];
-  console.log(`core simulator: ${rate ?? 'no figure'} seeds of 20 virtual seconds per minute on one core`);
+  console.log(
+    `core simulator: ${rate ?? 'no figure'} seeds of 20 virtual seconds per minute on one core`,
+  );
 }
 
 async function main(): Promise<void> {
@@ -184,13 +229,24 @@ async function main(): Promise<void> {
     kills: Number(flags['kills']),
     only: flags['only'],
   };
-  const { stdout: commit } = await run('git', ['rev-parse', '--short', 'HEAD'], { cwd: projectRoot });
-  console.log(`${new Date().toISOString().slice(0, 10)}, ${cpus().length} x ${cpus()[0]?.model ?? ''}, Node ${process.version}, commit ${commit.trim()}`);
+  const { stdout: commit } = await run('git', ['rev-parse', '--short', 'HEAD'], {
+    cwd: projectRoot,
+  });
+  console.log(
+    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} x ${cpus()[0]?.model ?? ''}, Node ${process.version}, commit ${commit.trim()}`,
+  );
   console.log(`npm run bench -- ${process.argv.slice(2).join(' ')}\n`);
   const directory = mkdtempSync(join(tmpdir(), 'quorate-bench-'));
-  const cluster = await LocalCluster.start({ nodes: 3, directory, basePort: 0, flags: { 'log-level': 'warn' } });
+  const cluster = await LocalCluster.start({
+    nodes: 3,
+    directory,
+    basePort: 0,
+    flags: { 'log-level': 'warn' },
+  });
   try {
-    console.log(`memory idle: ${cluster.nodes.map(({ node }) => rssMiB(cluster.pid(node)).toFixed(0)).join(' + ')} MiB`);
+    console.log(
+      `memory idle: ${cluster.nodes.map(({ node }) => rssMiB(cluster.pid(node)).toFixed(0)).join(' + ')} MiB`,
+    );
     await loadCases(cluster, options);
     await loopDelays(cluster);
     if (options.only !== undefined) return;

@@ -23,7 +23,10 @@ const namePattern = /\b([RD])(\d{2})\b/g;
 const output = join(projectRoot, 'docs/scenarios.md');
 
 function range(letter: string, first: number, last: number): string[] {
-  return Array.from({ length: last - first + 1 }, (_, n) => `${letter}${String(first + n).padStart(2, '0')}`);
+  return Array.from(
+    { length: last - first + 1 },
+    (_, n) => `${letter}${String(first + n).padStart(2, '0')}`,
+  );
 }
 
 interface Mention {
@@ -37,7 +40,9 @@ function titlesOf(file: string, text: string): readonly string[] {
     const [base = ''] = (file.split('/').at(-1) ?? '').split('.');
     return [base.replace(/\b[rd]\d{2}\b/g, (name) => name.toUpperCase())];
   }
-  return [...text.matchAll(/\b(?:it|describe)\(\s*(['"`])((?:\\.|(?!\1)[\s\S])*?)\1/g)].map((match) => match[2] ?? '');
+  return [...text.matchAll(/\b(?:it|describe)\(\s*(['"`])((?:\\.|(?!\1)[\s\S])*?)\1/g)].map(
+    (match) => match[2] ?? '',
+  );
 }
 
 function mentions(): readonly Mention[] {
@@ -80,10 +85,15 @@ for (const { name, test } of mentions()) {
 const problems = owed.filter((name) => !found.has(name)).map((name) => `${name}: no test names it`);
 const text = page(found);
 if (process.argv.includes('--check')) {
-  if (readFileSync(output, 'utf8') !== text) problems.push('docs/scenarios.md is out of date: npm run scenarios');
+  if (readFileSync(output, 'utf8') !== text)
+    problems.push('docs/scenarios.md is out of date: npm run scenarios');
 } else {
   writeFileSync(output, text);
 }
 for (const problem of problems) console.error(problem);
-console.log(problems.length === 0 ? `scenarios: ok (${found.size} names)` : `scenarios: ${problems.length} problems`);
+console.log(
+  problems.length === 0
+    ? `scenarios: ok (${found.size} names)`
+    : `scenarios: ${problems.length} problems`,
+);
 process.exitCode = problems.length === 0 ? 0 : 1;

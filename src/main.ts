@@ -2,7 +2,13 @@
  * The server's entry: options, node, signals; nothing else.
  */
 import { Command } from 'commander';
-import { ConfigInvalid, environmentName, loadConfig, optionNames, type Config } from './config/config.js';
+import {
+  ConfigInvalid,
+  environmentName,
+  loadConfig,
+  optionNames,
+  type Config,
+} from './config/config.js';
 import { openLog, type Log } from './observe/log.js';
 import { systemClock } from './observe/clock.js';
 import { QuorateNode } from './node.js';
@@ -10,12 +16,19 @@ import { QuorateNode } from './node.js';
 /** Exit codes of a server: 1 for a failure while it runs, 2 for wrong options or a wrong place. */
 const exitCode = { failed: 1, usage: 2 } as const;
 
-const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+const kebab = (name: string): string =>
+  name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 function parseArguments(args: readonly string[]): { config: Config; print: boolean } {
   const command = new Command('quorate server')
-    .description('Runs one node. Every option can also be set in the environment or in a TOML file.')
-    .option('--config <file>', 'TOML file with options (QUORATE_CONFIG)', process.env['QUORATE_CONFIG'])
+    .description(
+      'Runs one node. Every option can also be set in the environment or in a TOML file.',
+    )
+    .option(
+      '--config <file>',
+      'TOML file with options (QUORATE_CONFIG)',
+      process.env['QUORATE_CONFIG'],
+    )
     .option('--print-config', 'print the options in force as JSON, and exit')
     .showHelpAfterError();
   for (const name of optionNames) command.option(`--${kebab(name)} <value>`, environmentName(name));
@@ -52,7 +65,12 @@ export async function runServer(args: readonly string[]): Promise<void> {
 async function serve(config: Config, log: Log): Promise<void> {
   let node: QuorateNode;
   try {
-    node = await QuorateNode.open({ config, log, clock: systemClock, onFatal: (error) => stopAtOnce(log, error) });
+    node = await QuorateNode.open({
+      config,
+      log,
+      clock: systemClock,
+      onFatal: (error) => stopAtOnce(log, error),
+    });
   } catch (error) {
     stopAtOnce(log, error);
     return;
@@ -71,9 +89,17 @@ async function serve(config: Config, log: Log): Promise<void> {
  * process ends here and now, without any attempt to close things in order.
  */
 function stopAtOnce(log: Log, error: unknown): void {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause.message : undefined;
-  log('error', { error: error instanceof Error ? error.name : 'Error', cause, stack: error instanceof Error ? error.stack : undefined },
-    error instanceof Error ? error.message : String(error));
+  const cause =
+    error instanceof Error && error.cause instanceof Error ? error.cause.message : undefined;
+  log(
+    'error',
+    {
+      error: error instanceof Error ? error.name : 'Error',
+      cause,
+      stack: error instanceof Error ? error.stack : undefined,
+    },
+    error instanceof Error ? error.message : String(error),
+  );
   process.exit(exitCode.failed);
 }
 

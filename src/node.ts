@@ -98,7 +98,10 @@ export class QuorateNode {
     const { config, log, clock, onFatal } = options;
     const foundations = await layFoundations(options);
     const { host, engine } = foundations;
-    const members = config.initialCluster.map(({ node }): Member => ({ id: replicaId(node), node: nodeId(node) }));
+    const members = config.initialCluster.map(({ node }): Member => ({
+      id: replicaId(node),
+      node: nodeId(node),
+    }));
     const replica = replicaId(config.nodeId);
 
     let meta: MetaMachine | undefined;
@@ -115,7 +118,8 @@ export class QuorateNode {
       firstMembers: members,
       createMachine: (prefix) => (machine = new ShardMachine(engine, prefix)),
     });
-    if (meta === undefined || machine === undefined) throw new Error('a group was opened without its state machine');
+    if (meta === undefined || machine === undefined)
+      throw new Error('a group was opened without its state machine');
     bootstrapWhenLeading(meta, metaGroup, config, log);
     const shard = new Shard({ group: shardGroup, machine, clock, log, onFatal });
     const disk = await DiskSpace.open({
@@ -126,7 +130,11 @@ export class QuorateNode {
         log('warn', { error: String(error) }, 'cannot measure the space left on disk');
       },
       onChange: (full, freeBytes) => {
-        log(full ? 'error' : 'info', { freeBytes }, full ? 'disk nearly full: writes are refused' : 'disk has room again');
+        log(
+          full ? 'error' : 'info',
+          { freeBytes },
+          full ? 'disk nearly full: writes are refused' : 'disk has room again',
+        );
       },
     });
     const node = new QuorateNode(options, foundations, { shard, shardGroup, disk });
@@ -178,7 +186,10 @@ export class QuorateNode {
         scan: (request, sink) => scans.scan(request, sink),
         pipeline: (requests, sink) => batches.pipeline(requests, sink),
       },
-      adminMethods: adminMethods({ groups: () => this.adminGroups(), node: () => this.nodeStatus() }),
+      adminMethods: adminMethods({
+        groups: () => this.adminGroups(),
+        node: () => this.nodeStatus(),
+      }),
     });
     await this.foundations.host.start();
     this.listener = await ClientListener.open({
@@ -195,18 +206,24 @@ export class QuorateNode {
     this.stopHealth = clock.every(200, () => {
       this.updateHealth();
     });
-    log('info', { clients: formatAddress(config.clientAddress), peers: formatAddress(config.peerAddress) }, 'serving');
+    log(
+      'info',
+      { clients: formatAddress(config.clientAddress), peers: formatAddress(config.peerAddress) },
+      'serving',
+    );
   }
 
   private updateHealth(): void {
     const status = this.notReady() === undefined ? 'SERVING' : 'NOT_SERVING';
-    for (const name of ['', 'quorate.v1.KV', `shard/${firstShard}`]) this.grpc?.health.setStatus(name, status);
+    for (const name of ['', 'quorate.v1.KV', `shard/${firstShard}`])
+      this.grpc?.health.setStatus(name, status);
   }
 
   /** Why requests would fail just now; undefined when they would not. */
   private notReady(): string | undefined {
     if (this.shardGroup.status().restoring) return 'this replica is being rebuilt from a snapshot';
-    if (!this.shardGroup.isLeader && this.shardGroup.leaderNode === undefined) return 'shard 1 has no leader just now';
+    if (!this.shardGroup.isLeader && this.shardGroup.leaderNode === undefined)
+      return 'shard 1 has no leader just now';
     return undefined;
   }
 
@@ -217,7 +234,16 @@ export class QuorateNode {
         host.allGroups().map((group) => {
           const { term, commitIndex, appliedIndex, lastIndex } = group.status();
           const kind = group.id === metadataGroup ? 'metadata' : 'shard';
-          return { group: group.id, kind, leading: group.isLeader, term, commitIndex, appliedIndex, lastIndex, counters: group.figures() };
+          return {
+            group: group.id,
+            kind,
+            leading: group.isLeader,
+            term,
+            commitIndex,
+            appliedIndex,
+            lastIndex,
+            counters: group.figures(),
+          };
         }),
       transport: () => transport.statistics(),
       raftLog: () => ({ ...raftLog.statistics() }),
@@ -287,7 +313,13 @@ export class QuorateNode {
       peers: transport.peers().map(({ node, connected, roundTripUs }) => {
         const member = config.initialCluster.find((each) => each.node === node);
         const peerAddress = member === undefined ? '' : formatAddress(member.peer);
-        return { nodeId: node, peerAddress, clientAddress: this.clientAddressOf(node) ?? '', connected, roundTripUs };
+        return {
+          nodeId: node,
+          peerAddress,
+          clientAddress: this.clientAddressOf(node) ?? '',
+          connected,
+          roundTripUs,
+        };
       }),
       rssBytes: process.memoryUsage.rss(),
       raftLogBytes: raftLog.statistics().bytes,
@@ -304,8 +336,11 @@ const packageVersion = readVersion();
 function readVersion(): string {
   for (const up of ['..', '../..', '../../..']) {
     try {
-      const fields: unknown = JSON.parse(readFileSync(join(import.meta.dirname, up, 'package.json'), 'utf8'));
-      if (typeof fields === 'object' && fields !== null && 'version' in fields) return String(fields.version);
+      const fields: unknown = JSON.parse(
+        readFileSync(join(import.meta.dirname, up, 'package.json'), 'utf8'),
+      );
+      if (typeof fields === 'object' && fields !== null && 'version' in fields)
+        return String(fields.version);
     } catch {
       // Not there: one folder further up, in the compiled tree.
     }
@@ -334,11 +369,17 @@ async function layFoundations({ config, log, clock, onFatal }: NodeOptions): Pro
     heldSegmentsMax: 16,
     onFailure: onFatal,
   });
-  const own = { clusterId: config.clusterId, nodeId: nodeId(config.nodeId), directoryId: identity.directoryId };
+  const own = {
+    clusterId: config.clusterId,
+    nodeId: nodeId(config.nodeId),
+    directoryId: identity.directoryId,
+  };
   const transport = new TcpTransport({
     own,
     listen: config.peerAddress,
-    peers: new Map<NodeId, Config['peerAddress']>(config.initialCluster.map(({ node, peer }) => [nodeId(node), peer])),
+    peers: new Map<NodeId, Config['peerAddress']>(
+      config.initialCluster.map(({ node, peer }) => [nodeId(node), peer]),
+    ),
     clock,
     log,
     registry: identity,
@@ -391,7 +432,12 @@ function limitsOf(config: Config): ApiLimits {
 }
 
 /** The first leader writes down who the cluster is; any later attempt changes nothing. */
-function bootstrapWhenLeading(meta: MetaMachine, group: Group<MetaResult>, config: Config, log: Log): void {
+function bootstrapWhenLeading(
+  meta: MetaMachine,
+  group: Group<MetaResult>,
+  config: Config,
+  log: Log,
+): void {
   meta.onLeading = ({ leading }) => {
     if (!leading || meta.record !== undefined) return;
     const nodes = config.initialCluster.map(({ node, peer, client }) => ({
@@ -400,7 +446,11 @@ function bootstrapWhenLeading(meta: MetaMachine, group: Group<MetaResult>, confi
       clientAddress: formatAddress(client),
     }));
     const map = wholeMap(firstShard);
-    const record = { clusterId: config.clusterId, nodes, map: { version: map.version, ranges: [...map.ranges] } };
+    const record = {
+      clusterId: config.clusterId,
+      nodes,
+      map: { version: map.version, ranges: [...map.ranges] },
+    };
     group.propose(encodeBootstrap(record), (outcome) => {
       // The next leader tries again if this did not go through.
       log('info', { outcome: outcome.kind }, 'cluster record proposed');

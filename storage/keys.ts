@@ -123,7 +123,8 @@ export interface SlotKeyParts extends SlotPlace {
 /** Takes a key of `slotKey` apart. Throws RangeError for anything else: damage, or a bug. */
 export function decodeSlotKey(bytes: Uint8Array): SlotKeyParts {
   const key = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (key.byteLength < headBytes + 2) throw new RangeError(`engine key of ${key.byteLength} bytes is too short`);
+  if (key.byteLength < headBytes + 2)
+    throw new RangeError(`engine key of ${key.byteLength} bytes is too short`);
   const slot = key.readUInt16BE(prefixBytes);
   const instance = key.readUInt32BE(prefixBytes + 2) * 2 ** 32 + key.readUInt32BE(prefixBytes + 6);
   const userKey = Buffer.allocUnsafe(key.byteLength - headBytes);
@@ -137,7 +138,13 @@ export function decodeSlotKey(bytes: Uint8Array): SlotKeyParts {
     const next = key[++at];
     if (next === terminator) {
       const kind = key[headBytes - 1] ?? 0;
-      return { slot, instance, kind, userKey: userKey.subarray(0, length), subkey: key.subarray(at + 1) };
+      return {
+        slot,
+        instance,
+        kind,
+        userKey: userKey.subarray(0, length),
+        subkey: key.subarray(at + 1),
+      };
     }
     if (next !== escapedZero) break;
     userKey[length++] = 0;
@@ -145,7 +152,12 @@ export function decodeSlotKey(bytes: Uint8Array): SlotKeyParts {
   throw new RangeError('engine key has no terminated user key');
 }
 
-function writeHead(key: Buffer, prefix: Uint8Array, { slot, instance }: SlotPlace, kind: KeyKind): void {
+function writeHead(
+  key: Buffer,
+  prefix: Uint8Array,
+  { slot, instance }: SlotPlace,
+  kind: KeyKind,
+): void {
   key.set(prefix);
   key.writeUInt16BE(slot, prefixBytes);
   key.writeUInt32BE(Math.floor(instance / 2 ** 32), prefixBytes + 2);

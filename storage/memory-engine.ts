@@ -151,7 +151,9 @@ export class MemoryEngine implements Engine {
 
   private failIfAsked(): void {
     if (this.failNext === undefined) return;
-    this.broken = new EngineFailure(`state engine: write failed: ${this.failNext.message}`, { cause: this.failNext });
+    this.broken = new EngineFailure(`state engine: write failed: ${this.failNext.message}`, {
+      cause: this.failNext,
+    });
     throw this.broken;
   }
 

@@ -134,8 +134,17 @@ export class RocksEngine implements Engine {
 
   statistics(): Readonly<Record<string, number>> {
     if (this.closed) return {};
-    const names = ['estimate-num-keys', 'cur-size-all-mem-tables', 'block-cache-usage', 'total-sst-files-size', 'num-running-compactions', 'is-write-stopped'];
-    return Object.fromEntries(names.map((name) => [name, Number(this.level.getProperty(`rocksdb.${name}`))]));
+    const names = [
+      'estimate-num-keys',
+      'cur-size-all-mem-tables',
+      'block-cache-usage',
+      'total-sst-files-size',
+      'num-running-compactions',
+      'is-write-stopped',
+    ];
+    return Object.fromEntries(
+      names.map((name) => [name, Number(this.level.getProperty(`rocksdb.${name}`))]),
+    );
   }
 
   async close(): Promise<void> {
@@ -197,7 +206,9 @@ function openError(directory: string, error: unknown): Error {
       { cause: error },
     );
   }
-  return new EngineFailure(`state engine in ${directory} cannot be opened: ${text}`, { cause: error });
+  return new EngineFailure(`state engine in ${directory} cannot be opened: ${text}`, {
+    cause: error,
+  });
 }
 
 class RocksEngineIterator implements EngineIterator {

@@ -28,7 +28,10 @@ declare module 'rocksdb' {
 
   export interface RocksIterator {
     /** Keys and values alternate. */
-    _nextvSync(size: number, options: object): {
+    _nextvSync(
+      size: number,
+      options: object,
+    ): {
       readonly rows: readonly (Uint8Array | undefined)[];
       readonly finished: boolean;
     };

@@ -28,7 +28,10 @@ export class SnapshotDamaged extends Error {
  * The pairs of a range as chunks, from a view taken now (synchronously). The caller iterates to the
  * end or leaves the loop; either closes the view.
  */
-export function exportSnapshot(engine: Engine, range: KeyRange): AsyncIterable<Uint8Array> & { discard(): Promise<void> } {
+export function exportSnapshot(
+  engine: Engine,
+  range: KeyRange,
+): AsyncIterable<Uint8Array> & { discard(): Promise<void> } {
   const view = engine.iterate({ ...range, pageBytesMax });
   return { [Symbol.asyncIterator]: () => chunksOf(view), discard: () => view.close() };
 }
@@ -90,12 +93,16 @@ function decodeChunk(bytes: Uint8Array, sequence: number): Chunk {
   if (end < headBytes || crc32(chunk.subarray(0, end)) !== chunk.readUInt32BE(end)) {
     throw new SnapshotDamaged(`snapshot chunk ${sequence}: checksum does not match`);
   }
-  if (chunk[0] !== version) throw new SnapshotDamaged(`snapshot chunk version ${chunk[0]}, this program knows ${version}`);
+  if (chunk[0] !== version)
+    throw new SnapshotDamaged(`snapshot chunk version ${chunk[0]}, this program knows ${version}`);
   if (chunk.readUInt32BE(2) !== sequence) {
     throw new SnapshotDamaged(`snapshot chunk ${chunk.readUInt32BE(2)} where ${sequence} was due`);
   }
   if (chunk[1] === chunkKind.end) {
-    return { kind: 'end', count: chunk.readUInt32BE(headBytes) * 2 ** 32 + chunk.readUInt32BE(headBytes + 4) };
+    return {
+      kind: 'end',
+      count: chunk.readUInt32BE(headBytes) * 2 ** 32 + chunk.readUInt32BE(headBytes + 4),
+    };
   }
   return { kind: 'pairs', pairs: decodePairs(chunk.subarray(headBytes, end), sequence) };
 }
@@ -105,7 +112,8 @@ function decodePairs(body: Buffer, sequence: number): readonly Pair[] {
   let at = 0;
   const take = (): Buffer => {
     const length = at + 4 <= body.byteLength ? body.readUInt32BE(at) : Infinity;
-    if (at + 4 + length > body.byteLength) throw new SnapshotDamaged(`snapshot chunk ${sequence}: a length passes its end`);
+    if (at + 4 + length > body.byteLength)
+      throw new SnapshotDamaged(`snapshot chunk ${sequence}: a length passes its end`);
     at += 4 + length;
     return body.subarray(at - length, at);
   };
@@ -143,13 +151,18 @@ export async function importSnapshot(
     }
   }
   if (announced !== count) {
-    throw new SnapshotDamaged(`snapshot was cut: ${count} pairs came, ${announced ?? 'no end'} announced`);
+    throw new SnapshotDamaged(
+      `snapshot was cut: ${count} pairs came, ${announced ?? 'no end'} announced`,
+    );
   }
   await engine.write(batch, { sync: false });
 }
 
 /** SHA-256 (hexadecimal) over keys without their prefix and values, in key order, and their number. */
-export async function hashReplica(engine: Engine, range: KeyRange): Promise<{ readonly hash: string; readonly pairs: number }> {
+export async function hashReplica(
+  engine: Engine,
+  range: KeyRange,
+): Promise<{ readonly hash: string; readonly pairs: number }> {
   const view = engine.iterate({ ...range, pageBytesMax });
   const hash = createHash('sha256');
   const lengths = Buffer.allocUnsafe(8);

@@ -8,7 +8,13 @@ import { connect, type ClientHttp2Session, type ClientHttp2Stream } from 'node:h
 import { once } from 'node:events';
 import { build, type Histogram } from 'hdr-histogram-js';
 import { codecOf } from '../../proto/definitions.js';
-import type { BatchReply, BatchRequest, GetRequest, OperationMessage, PutRequest } from '../../proto/messages.js';
+import type {
+  BatchReply,
+  BatchRequest,
+  GetRequest,
+  OperationMessage,
+  PutRequest,
+} from '../../proto/messages.js';
 
 export interface LoadSpec {
   readonly endpoints: readonly string[];
@@ -50,7 +56,11 @@ function frame(message: Uint8Array): Buffer {
 }
 
 class Load {
-  readonly histogram: Histogram = build({ lowestDiscernibleValue: 1, highestTrackableValue: 60_000_000, numberOfSignificantValueDigits: 3 });
+  readonly histogram: Histogram = build({
+    lowestDiscernibleValue: 1,
+    highestTrackableValue: 60_000_000,
+    numberOfSignificantValueDigits: 3,
+  });
   operations = 0;
   errors = 0;
   firstError = '';
@@ -127,7 +137,11 @@ function statusOf(headers: Record<string, unknown>): string | undefined {
 }
 
 /** Batches on one Pipeline stream, `streams` of them in flight. */
-async function pipelineLoop(session: ClientHttp2Session, load: Load, spec: LoadSpec): Promise<void> {
+async function pipelineLoop(
+  session: ClientHttp2Session,
+  load: Load,
+  spec: LoadSpec,
+): Promise<void> {
   const stream = session.request({ ...unaryHeaders, ':path': '/quorate.v1.KV/Pipeline' });
   const started = new Map<number, number>();
   let id = 0;

@@ -33,7 +33,9 @@ export function adminMethods({ groups, node }: AdminServiceOptions): AdminMethod
     const known = groups();
     const found = known.find((group) => group.id === id);
     if (found !== undefined) return found;
-    throw invalid(`no group ${id} on this node: it has ${known.map((group) => group.id).join(', ')}`);
+    throw invalid(
+      `no group ${id} on this node: it has ${known.map((group) => group.id).join(', ')}`,
+    );
   };
   const transfer = (request: TransferLeaderRequest): TransferLeaderReply => {
     const group = find(request.groupId);

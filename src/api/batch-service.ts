@@ -18,7 +18,14 @@ import { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import type { CommandResult, KeyValue, Write } from '../shard/command.js';
 import { slotOf, type Slot } from '../router/slot.js';
-import { invalid, operationOf, operationSession, overLimit, refusalError, resultMessage } from './convert.js';
+import {
+  invalid,
+  operationOf,
+  operationSession,
+  overLimit,
+  refusalError,
+  resultMessage,
+} from './convert.js';
 import type { Deadlines, Expiring } from './deadlines.js';
 import type { Dispatch } from './dispatch.js';
 import type { ReplySink } from './grpc-server.js';
@@ -64,16 +71,27 @@ export class BatchService {
     try {
       request = requestCodec.decode(bytes);
     } catch (error) {
-      done(invalid(`malformed protobuf: ${error instanceof Error ? error.message : String(error)}`), undefined);
+      done(
+        invalid(`malformed protobuf: ${error instanceof Error ? error.message : String(error)}`),
+        undefined,
+      );
       return;
     }
-    this.run(request, call, (reply) => {
-      done(undefined, replyCodec.encode(reply));
-    }, done);
+    this.run(
+      request,
+      call,
+      (reply) => {
+        done(undefined, replyCodec.encode(reply));
+      },
+      done,
+    );
   };
 
   /** Answers each batch as soon as it is done; they may overtake one another. */
-  async pipeline(requests: AsyncIterable<BatchRequest>, sink: ReplySink<BatchReply>): Promise<void> {
+  async pipeline(
+    requests: AsyncIterable<BatchRequest>,
+    sink: ReplySink<BatchReply>,
+  ): Promise<void> {
     const flying = new Set<Promise<void>>();
     for await (const request of requests) {
       // The client may have gone away, or stopped reading: no point in more work then.
@@ -88,20 +106,30 @@ export class BatchService {
   private answer(request: BatchRequest, sink: ReplySink<BatchReply>): Promise<void> {
     return new Promise((resolve, reject) => {
       const { clock, limits, deadlines } = this.options;
-      const timeoutMs = request.timeoutMs === undefined || request.timeoutMs === 0 ? undefined : request.timeoutMs;
-      const call = new PipelineCall(deadlineOf(timeoutMs, clock.monotonicMs(), limits), deadlines, (reply) => {
-        sink.send({ ...reply, id: request.id ?? 0 }).then(resolve, reject);
-      });
+      const timeoutMs =
+        request.timeoutMs === undefined || request.timeoutMs === 0 ? undefined : request.timeoutMs;
+      const call = new PipelineCall(
+        deadlineOf(timeoutMs, clock.monotonicMs(), limits),
+        deadlines,
+        (reply) => {
+          sink.send({ ...reply, id: request.id ?? 0 }).then(resolve, reject);
+        },
+      );
       const failAll = (error: KvError): void => {
         call.answer(this.allFailed(request, error));
       };
       call.onExpire = failAll;
       deadlines.enter(call);
-      this.run(request, call, (reply) => {
-        call.answer(reply);
-      }, (error) => {
-        failAll(toKvError(error));
-      });
+      this.run(
+        request,
+        call,
+        (reply) => {
+          call.answer(reply);
+        },
+        (error) => {
+          failAll(toKvError(error));
+        },
+      );
     });
   }
 
@@ -111,7 +139,12 @@ export class BatchService {
   }
 
   /** Calls exactly one of `done` and, for a request that is wrong as a whole, `refuse`. */
-  private run(request: BatchRequest, call: CallContext, done: (reply: BatchReply) => void, refuse: UnaryDone): void {
+  private run(
+    request: BatchRequest,
+    call: CallContext,
+    done: (reply: BatchReply) => void,
+    refuse: UnaryDone,
+  ): void {
     const operations = request.operations ?? [];
     const { batchLengthMax } = this.options.limits;
     if (operations.length === 0) {
@@ -223,7 +256,10 @@ class BatchRun {
     );
   }
 
-  private takeWritten(share: readonly Placed<Write>[], { results, logTimeMs }: CommandResult): void {
+  private takeWritten(
+    share: readonly Placed<Write>[],
+    { results, logTimeMs }: CommandResult,
+  ): void {
     this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
     for (const [n, { at }] of share.entries()) {
       const result = results[n];
@@ -242,7 +278,8 @@ class BatchRun {
     this.logTimeMs = Math.max(this.logTimeMs, reply.header?.logTimeMs ?? 0);
     for (const [n, { at }] of share.entries()) {
       const result = reply.results?.[n];
-      if (result === undefined) this.fail(at, toKvError(new Error('the reply of the leader is too short')));
+      if (result === undefined)
+        this.fail(at, toKvError(new Error('the reply of the leader is too short')));
       else this.set(at, result);
     }
   }
@@ -273,7 +310,10 @@ class BatchRun {
     this.results[at] = result;
     this.missing -= 1;
     if (this.missing > 0) return;
-    const header: ReplyHeader = { mapVersion: this.dispatch.mapVersion(), logTimeMs: this.logTimeMs };
+    const header: ReplyHeader = {
+      mapVersion: this.dispatch.mapVersion(),
+      logTimeMs: this.logTimeMs,
+    };
     this.done({ header, results: this.results.filter((each) => each !== undefined) });
   }
 }

@@ -135,7 +135,10 @@ export class Dispatch {
     attempt();
   }
 
-  read(request: ReadRequest, done: (error: KvError | undefined, result: ReadResult | undefined) => void): void {
+  read(
+    request: ReadRequest,
+    done: (error: KvError | undefined, result: ReadResult | undefined) => void,
+  ): void {
     const patience = new Patience(this.options.clock, request.call, false);
     const attempt = (): void => {
       const shard = this.options.shardOf(request.slot);
@@ -190,9 +193,12 @@ export class Dispatch {
       return;
     }
     const { path, call } = request;
-    this.options.forwarder.forward({ address, path, request: request.request(), call }, (error, reply) => {
-      done(error, undefined, reply);
-    });
+    this.options.forwarder.forward(
+      { address, path, request: request.request(), call },
+      (error, reply) => {
+        done(error, undefined, reply);
+      },
+    );
   }
 }
 
@@ -234,17 +240,23 @@ function diskFull(): KvError {
 }
 
 function notOwned(slot: Slot): KvError {
-  return new KvError(`slot ${slot} is not served by this node`, { code: 'KV_WRONG_SHARD', outcome: 'notApplied' });
+  return new KvError(`slot ${slot} is not served by this node`, {
+    code: 'KV_WRONG_SHARD',
+    outcome: 'notApplied',
+  });
 }
 
 /** Without an address there is no leader just now: an election is under way, or no majority. */
 function notLeader(node: number | undefined, address: string | undefined): KvError {
   if (node === undefined || address === undefined) {
-    return new KvError('the shard has no leader just now: an election is under way, or a majority of its nodes is away', {
-      code: 'KV_UNAVAILABLE',
-      outcome: 'notApplied',
-      retryAfterMs: 100,
-    });
+    return new KvError(
+      'the shard has no leader just now: an election is under way, or a majority of its nodes is away',
+      {
+        code: 'KV_UNAVAILABLE',
+        outcome: 'notApplied',
+        retryAfterMs: 100,
+      },
+    );
   }
   return new KvError(`this node does not lead the shard: ask node ${node} at ${address}`, {
     code: 'KV_NOT_LEADER',

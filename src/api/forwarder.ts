@@ -162,7 +162,8 @@ class ForwardedCall {
 
   private broken(cause: unknown, rstCode?: number): KvError {
     // Refused, or above the last stream that a closing node announced: it was never looked at.
-    const untouched = !this.mayHaveLeft() || rstCode === constants.NGHTTP2_REFUSED_STREAM || isGoaway(cause);
+    const untouched =
+      !this.mayHaveLeft() || rstCode === constants.NGHTTP2_REFUSED_STREAM || isGoaway(cause);
     const text = cause instanceof Error ? cause.message : String(cause);
     return new KvError(
       untouched

@@ -106,46 +106,70 @@ export class KvService {
     const request = decoded(codecs.getRequest.decode, bytes);
     checkKey(request.key, this.limits);
     const level = levelOf(request.level, request.maxStalenessMs);
-    this.dispatch.read({ slot: slotOf(request.key), keys: [request.key], level, call }, (error, result) => {
-      if (result === undefined) done(error, undefined);
-      else done(undefined, codecs.getReply.encode(getReply(result.values[0], this.header(result.logTimeMs))));
-    });
+    this.dispatch.read(
+      { slot: slotOf(request.key), keys: [request.key], level, call },
+      (error, result) => {
+        if (result === undefined) done(error, undefined);
+        else
+          done(
+            undefined,
+            codecs.getReply.encode(getReply(result.values[0], this.header(result.logTimeMs))),
+          );
+      },
+    );
   }
 
   private put(bytes: Uint8Array, call: CallContext, done: UnaryDone): void {
     const request = decoded(codecs.putRequest.decode, bytes);
-    this.write('Put', bytes, call, {
-      header: request.header,
-      session: request.session,
-      operation: putOf(request, this.limits),
-      slot: slotOf(request.key),
-      reply: (result, header) =>
-        codecs.putReply.encode({ header, ...expectKind(result, 'put') }),
-    }, done);
+    this.write(
+      'Put',
+      bytes,
+      call,
+      {
+        header: request.header,
+        session: request.session,
+        operation: putOf(request, this.limits),
+        slot: slotOf(request.key),
+        reply: (result, header) => codecs.putReply.encode({ header, ...expectKind(result, 'put') }),
+      },
+      done,
+    );
   }
 
   private delete(bytes: Uint8Array, call: CallContext, done: UnaryDone): void {
     const request = decoded(codecs.deleteRequest.decode, bytes);
-    this.write('Delete', bytes, call, {
-      header: request.header,
-      session: request.session,
-      operation: deleteOf(request, this.limits),
-      slot: slotOf(request.key),
-      reply: (result, header) =>
-        codecs.deleteReply.encode({ header, ...expectKind(result, 'delete') }),
-    }, done);
+    this.write(
+      'Delete',
+      bytes,
+      call,
+      {
+        header: request.header,
+        session: request.session,
+        operation: deleteOf(request, this.limits),
+        slot: slotOf(request.key),
+        reply: (result, header) =>
+          codecs.deleteReply.encode({ header, ...expectKind(result, 'delete') }),
+      },
+      done,
+    );
   }
 
   private increment(bytes: Uint8Array, call: CallContext, done: UnaryDone): void {
     const request = decoded(codecs.incrementRequest.decode, bytes);
-    this.write('Increment', bytes, call, {
-      header: request.header,
-      session: request.session,
-      operation: incrementOf(request, this.limits),
-      slot: slotOf(request.key),
-      reply: (result, header) =>
-        codecs.incrementReply.encode({ header, ...expectKind(result, 'increment') }),
-    }, done);
+    this.write(
+      'Increment',
+      bytes,
+      call,
+      {
+        header: request.header,
+        session: request.session,
+        operation: incrementOf(request, this.limits),
+        slot: slotOf(request.key),
+        reply: (result, header) =>
+          codecs.incrementReply.encode({ header, ...expectKind(result, 'increment') }),
+      },
+      done,
+    );
   }
 
   private txn(bytes: Uint8Array, call: CallContext, done: UnaryDone): void {
@@ -154,17 +178,23 @@ export class KvService {
     const slots = new Set(transactionKeys(operation).map(slotOf));
     const [slot] = slots;
     if (slots.size !== 1 || slot === undefined) throw refusalError('tooManySlots');
-    this.write('Txn', bytes, call, {
-      header: request.header,
-      session: request.session,
-      operation,
-      slot,
-      reply: (result, header) => {
-        const { succeeded, results, revision } = expectKind(result, 'transaction');
-        const messages = results.map((each) => resultMessage(each, undefined));
-        return codecs.txnReply.encode({ header, succeeded, results: messages, revision });
+    this.write(
+      'Txn',
+      bytes,
+      call,
+      {
+        header: request.header,
+        session: request.session,
+        operation,
+        slot,
+        reply: (result, header) => {
+          const { succeeded, results, revision } = expectKind(result, 'transaction');
+          const messages = results.map((each) => resultMessage(each, undefined));
+          return codecs.txnReply.encode({ header, succeeded, results: messages, revision });
+        },
       },
-    }, done);
+      done,
+    );
   }
 
   private write(
@@ -213,7 +243,9 @@ export class KvService {
 export function growsData(operation: Write['operation']): boolean {
   if (operation.kind === 'delete') return false;
   if (operation.kind !== 'transaction') return true;
-  return [...operation.then, ...operation.else].some((each) => each.kind === 'put' || each.kind === 'increment');
+  return [...operation.then, ...operation.else].some(
+    (each) => each.kind === 'put' || each.kind === 'increment',
+  );
 }
 
 /** The result of a write is of the write's own kind: anything else is a bug. */

@@ -19,8 +19,16 @@ export function levelOf(level: number | undefined, maxStalenessMs: number | unde
     case ReadLevel.LEASE:
       return lease;
     case ReadLevel.STALE:
-      return { kind: 'stale', maxStalenessMs: maxStalenessMs === undefined || maxStalenessMs === 0 ? stalenessMsDefault : maxStalenessMs };
+      return {
+        kind: 'stale',
+        maxStalenessMs:
+          maxStalenessMs === undefined || maxStalenessMs === 0
+            ? stalenessMsDefault
+            : maxStalenessMs,
+      };
     default:
-      throw invalid(`read level ${level} does not exist: use LINEARIZABLE (0), LEASE (1) or STALE (2)`);
+      throw invalid(
+        `read level ${level} does not exist: use LINEARIZABLE (0), LEASE (1) or STALE (2)`,
+      );
   }
 }

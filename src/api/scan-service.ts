@@ -57,9 +57,14 @@ export class ScanService {
     }
     if (afterKey !== undefined) checkKey(afterKey, this.options.limits);
     if ((request.prefix?.byteLength ?? 0) > this.options.limits.keyBytesMax) {
-      throw invalid(`prefix is longer than a key can be (${this.options.limits.keyBytesMax} bytes)`);
+      throw invalid(
+        `prefix is longer than a key can be (${this.options.limits.keyBytesMax} bytes)`,
+      );
     }
-    const pageBytes = request.pageBytes === undefined || request.pageBytes === 0 ? pageBytesDefault : request.pageBytes;
+    const pageBytes =
+      request.pageBytes === undefined || request.pageBytes === 0
+        ? pageBytesDefault
+        : request.pageBytes;
     return {
       prefix: request.prefix ?? new Uint8Array(),
       slot: slotOfRequest(request.slot),

@@ -120,6 +120,8 @@ export class Host {
   /** Begins to listen, to tick and to work. Rejects when the peer port is taken. */
   async start(): Promise<void> {
     const { transport, clock, tickMs } = this.options;
+    // All groups are open: what recovery found of them need not stay in memory.
+    this.options.log.forgetRecovered();
     await transport.start({
       onMessages: (from, messages) => {
         this.onMessages(from, messages);

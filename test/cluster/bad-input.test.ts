@@ -1,5 +1,17 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync, writeSync, closeSync, readSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+  closeSync,
+  readSync,
+} from 'node:fs';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
@@ -18,8 +30,15 @@ const main = join(import.meta.dirname, `../../src/main${here}`);
 const cli = join(import.meta.dirname, `../../src/cli/quorate${here}`);
 
 /** Runs a program of ours to its end. */
-async function run(program: string, args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<Ended & { stdout: string }> {
-  const child = spawn(process.execPath, [...process.execArgv, program, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+async function run(
+  program: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<Ended & { stdout: string }> {
+  const child = spawn(process.execPath, [...process.execArgv, program, ...args], {
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let stderr = '';
   let stdout = '';
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
@@ -40,7 +59,11 @@ async function errorOf(promise: Promise<unknown>): Promise<KvError> {
   throw new Error('the call did not fail');
 }
 
-function flagsOf(cluster: LocalCluster, node: number, changed: Readonly<Record<string, string>> = {}): string[] {
+function flagsOf(
+  cluster: LocalCluster,
+  node: number,
+  changed: Readonly<Record<string, string>> = {},
+): string[] {
   const { clientAddress, peerAddress, httpAddress, directory } = cluster.node(node);
   const flags: Record<string, string> = {
     'cluster-id': 'local',
@@ -49,7 +72,9 @@ function flagsOf(cluster: LocalCluster, node: number, changed: Readonly<Record<s
     'client-address': clientAddress,
     'peer-address': peerAddress,
     'http-address': httpAddress,
-    'initial-cluster': cluster.nodes.map((each) => `${each.node}=${each.peerAddress}/${each.clientAddress}`).join(','),
+    'initial-cluster': cluster.nodes
+      .map((each) => `${each.node}=${each.peerAddress}/${each.clientAddress}`)
+      .join(','),
     ...changed,
   };
   return Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value]);
@@ -60,22 +85,43 @@ describe('bad input to a running cluster', function () {
 
   it('is refused with the thing, the limit and the size, and nothing is applied', async () => {
     await withCluster({ nodes: 1 }, async ({ client, cluster }) => {
-      const big = await errorOf(client.put({ key: bytes('k'), value: Buffer.alloc(1024 * 1024 + 1) }));
-      expect([big.code, big.fields.limit, big.fields.size]).to.deep.equal(['KV_TOO_LARGE', 1024 * 1024, 1024 * 1024 + 1]);
-      const longKey = await errorOf(client.put({ key: Buffer.alloc(4097, 'k'), value: bytes('v') }));
+      const big = await errorOf(
+        client.put({ key: bytes('k'), value: Buffer.alloc(1024 * 1024 + 1) }),
+      );
+      expect([big.code, big.fields.limit, big.fields.size]).to.deep.equal([
+        'KV_TOO_LARGE',
+        1024 * 1024,
+        1024 * 1024 + 1,
+      ]);
+      const longKey = await errorOf(
+        client.put({ key: Buffer.alloc(4097, 'k'), value: bytes('v') }),
+      );
       expect([longKey.code, longKey.fields.limit]).to.deep.equal(['KV_TOO_LARGE', 4096]);
-      expect((await errorOf(client.put({ key: new Uint8Array(), value: bytes('v') }))).message).to.contain('key is empty');
+      expect(
+        (await errorOf(client.put({ key: new Uint8Array(), value: bytes('v') }))).message,
+      ).to.contain('key is empty');
       const many = Array.from({ length: 10_001 }, () => ({ get: { key: bytes('k') } }));
       const tooMany = await errorOf(client.batch(many));
-      expect([tooMany.code, tooMany.fields.limit, tooMany.fields.size]).to.deep.equal(['KV_TOO_LARGE', 10_000, 10_001]);
-      const both = await errorOf(client.put({ key: bytes('k'), value: bytes('v'), ifAbsent: true, ifRevision: 3 }));
+      expect([tooMany.code, tooMany.fields.limit, tooMany.fields.size]).to.deep.equal([
+        'KV_TOO_LARGE',
+        10_000,
+        10_001,
+      ]);
+      const both = await errorOf(
+        client.put({ key: bytes('k'), value: bytes('v'), ifAbsent: true, ifRevision: 3 }),
+      );
       expect(both.code).to.equal('KV_INVALID');
-      const slots = await errorOf(client.txn({ then: [{ get: { key: bytes('a') } }, { get: { key: bytes('b') } }] }));
+      const slots = await errorOf(
+        client.txn({ then: [{ get: { key: bytes('a') } }, { get: { key: bytes('b') } }] }),
+      );
       expect(slots.message).to.contain('{tag}');
       await client.put({ key: bytes('word'), value: bytes('abc') });
-      expect((await errorOf(client.increment({ key: bytes('word'), delta: 1 }))).code).to.equal('KV_NOT_INTEGER');
+      expect((await errorOf(client.increment({ key: bytes('word'), delta: 1 }))).code).to.equal(
+        'KV_NOT_INTEGER',
+      );
       expect((await client.get({ key: bytes('k') })).found).to.equal(false);
-      for (const error of [big, longKey, tooMany, both, slots]) expect(error.outcome).to.equal('notApplied');
+      for (const error of [big, longKey, tooMany, both, slots])
+        expect(error.outcome).to.equal('notApplied');
       expect((await cluster.status(1))?.nodeId).to.equal(1);
     });
   });
@@ -88,7 +134,9 @@ describe('bad input to a running cluster', function () {
       expect((await quorate('kv', 'get', 'k')).stdout).to.equal('v\n');
       expect((await quorate('kv', 'get', 'absent')).code).to.equal(1);
       expect((await quorate('kv', 'put', 'k')).code).to.equal(2);
-      expect((await quorate('kv', 'incr', 'k', 'lots')).stderr).to.contain("delta must be an integer from");
+      expect((await quorate('kv', 'incr', 'k', 'lots')).stderr).to.contain(
+        'delta must be an integer from',
+      );
       expect((await quorate('kv', 'scan', '--slot', '16384')).stderr).to.contain('from 0 to 16383');
       expect((await quorate('kv', 'nonsense')).code).to.equal(2);
       expect((await quorate('status')).code).to.equal(0);
@@ -104,12 +152,21 @@ describe('a node started wrongly', function () {
 
   it('refuses a data directory that a running node holds, the directory of another node, and a port in use', async () => {
     await withCluster({ nodes: 2 }, async ({ cluster, client }) => {
-      const free = { 'client-address': '127.0.0.1:0', 'peer-address': '127.0.0.1:0', 'http-address': '127.0.0.1:0' };
+      const free = {
+        'client-address': '127.0.0.1:0',
+        'peer-address': '127.0.0.1:0',
+        'http-address': '127.0.0.1:0',
+      };
       const locked = await run(main, flagsOf(cluster, 1, free));
       expect(locked.code).to.equal(1);
-      expect(locked.stderr).to.contain(cluster.node(1).directory).and.match(/in use|locked/);
+      expect(locked.stderr)
+        .to.contain(cluster.node(1).directory)
+        .and.match(/in use|locked/);
 
-      const other = await run(main, flagsOf(cluster, 2, { ...free, 'data-directory': cluster.node(1).directory }));
+      const other = await run(
+        main,
+        flagsOf(cluster, 2, { ...free, 'data-directory': cluster.node(1).directory }),
+      );
       expect(other.code).to.equal(1);
       expect(other.stderr).to.contain('belongs to node 1').and.contain('--data-directory');
 
@@ -130,16 +187,32 @@ describe('a node started wrongly', function () {
   it('prints every mistake of its configuration and exits with 2', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'quorate-test-'));
     const file = join(folder, 'q.toml');
-    writeFileSync(file, 'tickMs = 0\nengine = "x"\nclientAddress = ""\nbogus = 1\nlogLevel = "loud"\n');
-    const { code, stderr } = await run(main, ['--config', file, '--cluster-id', 'c', '--node-id', '1', '--data-directory', folder, '--initial-cluster', '1=a:1/a:2']);
+    writeFileSync(
+      file,
+      'tickMs = 0\nengine = "x"\nclientAddress = ""\nbogus = 1\nlogLevel = "loud"\n',
+    );
+    const { code, stderr } = await run(main, [
+      '--config',
+      file,
+      '--cluster-id',
+      'c',
+      '--node-id',
+      '1',
+      '--data-directory',
+      folder,
+      '--initial-cluster',
+      '1=a:1/a:2',
+    ]);
     rmSync(folder, { recursive: true });
     expect(code).to.equal(2);
-    for (const name of ['tickMs', 'engine', 'clientAddress', 'bogus', 'logLevel']) expect(stderr).to.contain(name);
+    for (const name of ['tickMs', 'engine', 'clientAddress', 'bogus', 'logLevel'])
+      expect(stderr).to.contain(name);
   });
 
   it('R44: refuses a Raft log damaged in the middle, with file, offset and remedy, and the cluster goes on', async () => {
     await withCluster({}, async ({ cluster, client }) => {
-      for (let n = 0; n < 50; n++) await client.put({ key: bytes(`k${n}`), value: bytes(String(n)) });
+      for (let n = 0; n < 50; n++)
+        await client.put({ key: bytes(`k${n}`), value: bytes(String(n)) });
       const damaged = await followerOf(cluster);
       await cluster.kill(damaged);
       const folder = join(cluster.node(damaged).directory, 'raft-log');
@@ -147,8 +220,12 @@ describe('a node started wrongly', function () {
       flipByte(segment, Math.floor(statSync(segment).size / 2));
       const ended = await run(main, flagsOf(cluster, damaged));
       expect(ended.code).to.equal(1);
-      expect(ended.stderr).to.contain(segment).and.match(/offset \d+/).and.contain('damaged');
-      for (let n = 0; n < 50; n++) expect(text((await client.get({ key: bytes(`k${n}`) })).kv?.value)).to.equal(String(n));
+      expect(ended.stderr)
+        .to.contain(segment)
+        .and.match(/at byte \d+/)
+        .and.contain('damaged');
+      for (let n = 0; n < 50; n++)
+        expect(text((await client.get({ key: bytes(`k${n}`) })).kv?.value)).to.equal(String(n));
     });
   });
 
@@ -161,7 +238,9 @@ describe('a node started wrongly', function () {
       mkdirSync(cluster.node(wiped).directory);
       cluster.startNode(wiped);
       await cluster.waitFor('the refusal is in its log', 20_000, () =>
-        Promise.resolve(readFileSync(cluster.node(wiped).logFile, 'utf8').includes('OTHER_DIRECTORY')),
+        Promise.resolve(
+          readFileSync(cluster.node(wiped).logFile, 'utf8').includes('OTHER_DIRECTORY'),
+        ),
       );
       expect(text((await client.get({ key: bytes('a') })).kv?.value)).to.equal('1');
     });
@@ -219,7 +298,8 @@ async function fillUp(mount: string): Promise<void> {
     cluster.startNode(1);
     await cluster.waitUntilReady(30_000);
     expect((await client.get({ key: bytes('k0') })).found).to.equal(false);
-    for (const key of written.slice(1)) expect((await client.get({ key: bytes(key) })).found, key).to.equal(true);
+    for (const key of written.slice(1))
+      expect((await client.get({ key: bytes(key) })).found, key).to.equal(true);
   } finally {
     client.close();
     await cluster.stop();

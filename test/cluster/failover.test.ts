@@ -4,7 +4,15 @@ import { expect } from 'chai';
 import { findUp } from '../../src/cli/find-up.js';
 import { dump, load } from '../../src/cli/load-dump.js';
 import { KvError, QuorateClient } from '../../src/client/index.js';
-import { bytes, expectEqualReplicas, followerOf, leaderOf, shard, text, withCluster } from './fixture.js';
+import {
+  bytes,
+  expectEqualReplicas,
+  followerOf,
+  leaderOf,
+  shard,
+  text,
+  withCluster,
+} from './fixture.js';
 import { createWriteStream, readFileSync } from 'node:fs';
 import { once } from 'node:events';
 
@@ -80,7 +88,10 @@ describe('a cluster of real processes', function () {
       for (const [n, { own, counter }] of counters.entries()) {
         const reply = await client.get({ key: bytes(`counter-${n}`) });
         const value = Number(text(reply.kv?.value));
-        expect(value, `counter ${n}`).to.be.within(counter.acknowledged, counter.acknowledged + counter.unknown);
+        expect(value, `counter ${n}`).to.be.within(
+          counter.acknowledged,
+          counter.acknowledged + counter.unknown,
+        );
         own.close();
       }
       await expectEqualReplicas(fixture);
@@ -115,7 +126,10 @@ describe('a cluster of real processes', function () {
       const alone = new QuorateClient({ endpoints: [cluster.node(leader).clientAddress] });
       const error = await alone
         .put({ key: bytes('b'), value: bytes('2') }, { timeoutMs: 4000 })
-        .then(() => undefined, (reason: unknown) => reason);
+        .then(
+          () => undefined,
+          (reason: unknown) => reason,
+        );
       expect(error).to.be.instanceOf(KvError);
       for (const node of others) cluster.startNode(node);
       await cluster.waitUntilReady(30_000);
@@ -128,13 +142,18 @@ describe('a cluster of real processes', function () {
   it('hands leadership over when the leader is asked to stop: no request fails', async () => {
     await withCluster({}, async ({ cluster }) => {
       const survivors = await followerOf(cluster);
-      const client = new QuorateClient({ endpoints: [cluster.node(survivors).clientAddress], timeoutMs: 20_000 });
+      const client = new QuorateClient({
+        endpoints: [cluster.node(survivors).clientAddress],
+        timeoutMs: 20_000,
+      });
       const counter = new Counter(client, 'n');
       const running = counter.run();
       const leader = await leaderOf(cluster);
       await cluster.terminate(leader);
       const after = counter.acknowledged;
-      await cluster.waitFor('progress', 20_000, () => Promise.resolve(counter.acknowledged > after + 20));
+      await cluster.waitFor('progress', 20_000, () =>
+        Promise.resolve(counter.acknowledged > after + 20),
+      );
       counter.stopped = true;
       await running;
       expect(counter.unknown).to.equal(0);
@@ -153,7 +172,11 @@ describe('a cluster of real processes', function () {
       output.end();
       await once(output, 'close');
       const normalized = (path: string): string[] =>
-        readFileSync(path, 'utf8').trimEnd().split('\n').map((line) => JSON.stringify(JSON.parse(line))).sort();
+        readFileSync(path, 'utf8')
+          .trimEnd()
+          .split('\n')
+          .map((line) => JSON.stringify(JSON.parse(line)))
+          .sort();
       expect(normalized(file)).to.deep.equal(normalized(sample));
       const lines = readFileSync(file, 'utf8').trimEnd().split('\n');
       const middle: unknown = JSON.parse(lines[499] ?? '');

@@ -14,7 +14,12 @@ export interface Fixture {
 }
 
 /** Quick elections: the tests kill leaders on purpose. */
-const quickFlags = { 'tick-ms': '20', 'election-ticks': '12', 'heartbeat-ticks': '3', 'log-level': 'info' };
+const quickFlags = {
+  'tick-ms': '20',
+  'election-ticks': '12',
+  'heartbeat-ticks': '3',
+  'log-level': 'info',
+};
 
 /** Runs with a cluster; stops it and removes its data afterwards, also when the test failed. */
 export async function withCluster(
