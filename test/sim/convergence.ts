@@ -32,8 +32,9 @@ export class Convergence {
     const { timeline } = this.world;
     const end = timeline.now + limitMs;
     const { options, tickMs } = this.world.plan;
-    // Groups with long timeouts get the time of some elections.
-    const withinMs = Math.max(leaderWithinMs, 5 * options.electionTicks * tickMs);
+    // Without pre-vote whoever cannot win disturbs those who can: that takes some elections more.
+    const elections = options.preVote ? 5 : 12;
+    const withinMs = Math.max(leaderWithinMs, elections * options.electionTicks * tickMs);
     const leaderBy = Math.min(end, timeline.now + withinMs);
     timeline.run(leaderBy, () => this.world.leader() !== undefined);
     if (this.world.leader() === undefined) {

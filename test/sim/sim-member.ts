@@ -140,7 +140,8 @@ export class SimMember implements CheckedMember {
         termRuns: disk.termRuns(),
         memberships: disk.memberships(),
         tail: disk.tail(this.random.integer(0, disk.lastIndex - disk.firstIndex + 1)),
-        appliedIndex: engine.state.index,
+        // Half overwritten, the state machine stands nowhere.
+        appliedIndex: engine.restoringMarker ? 0 : engine.state.index,
         restoring: engine.restoringMarker,
       },
     );
