@@ -537,7 +537,12 @@ export class Leader {
     let best: Progress | undefined;
     for (const peer of this.peers) {
       if (!incoming.includes(peer.id) || peer.state === 'snapshot') continue;
-      if (best === undefined || peer.match > best.match) best = peer;
+      // Of equal logs, the one that answered last: in an idle group a dead member has all entries, too.
+      const isBetter =
+        best === undefined ||
+        peer.match > best.match ||
+        (peer.match === best.match && peer.round > best.round);
+      if (isBetter) best = peer;
     }
     return best;
   }
