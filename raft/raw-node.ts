@@ -380,6 +380,9 @@ function checkOptions(options: RaftOptions): void {
     leaseTicks < electionTicks,
     () => `leaseTicks ${leaseTicks} must lie below electionTicks ${electionTicks}`,
   );
+  // A lease rests on voters that ignore candidates while they hear a leader, which check-quorum
+  // switches on, and on a leader that steps down when it hears nobody.
+  assert(leaseTicks === 0 || options.checkQuorum, () => 'a lease needs check-quorum');
   assert(
     options.messageBytesMax >= 1 && options.inflightMessagesMax >= 1,
     () => 'windows hold at least one message',
