@@ -48,6 +48,8 @@ const rules: readonly Rule[] = [
     may: [...observe, 'proto', 'src/router', 'src/shard', 'src/group', 'src/meta', 'src/config'],
   },
   { from: 'src/client', may: ['src/errors.ts', 'proto', 'src/router/slot.ts'] },
+  // `quorate server` loads the server's entry, and only then.
+  { from: 'src/cli/server-command.ts', may: ['src/main.ts'] },
   {
     from: 'src/cli',
     may: ['src/errors.ts', 'src/client', 'proto', 'src/router/slot.ts', 'src/config'],

@@ -14,7 +14,7 @@ import type {
   OperationResultMessage,
   ReplyHeader,
 } from '../../proto/messages.js';
-import { KvError } from '../errors.js';
+import type { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import type { CommandResult, KeyValue, Write } from '../shard/command.js';
 import { slotOf, type Slot } from '../router/slot.js';

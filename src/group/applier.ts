@@ -11,7 +11,7 @@ import {
   type Term,
 } from '../../raft/index.js';
 import { putAppliedMark } from '../../storage/index.js';
-import type { Driver } from './driver.js';
+import type { GroupContext } from './group-context.js';
 import type { ProposeOutcome } from './group.js';
 
 /** The log position at a durable mark, to find where the kept part of the log begins. */
@@ -35,9 +35,9 @@ export class Applier<R> {
   private markedBytes = 0;
   private readonly milestones: Milestone[] = [];
   private placeWaiters: PlaceWaiter[] = [];
-  private readonly driver: Driver<R>;
+  private readonly driver: GroupContext<R>;
 
-  constructor(driver: Driver<R>, appliedIndex: LogIndex) {
+  constructor(driver: GroupContext<R>, appliedIndex: LogIndex) {
     this.driver = driver;
     this.appliedIndex = appliedIndex;
   }

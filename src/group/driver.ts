@@ -26,42 +26,15 @@ import {
   type SnapshotMeta,
   type Term,
 } from '../../raft/index.js';
-import { hashReplica, type Engine, type RaftLog } from '../../storage/index.js';
-import type { Clock } from '../observe/clock.js';
-import type { Log } from '../observe/log.js';
-import type { IncomingSnapshot, Transport } from '../transport/transport.js';
+import { hashReplica } from '../../storage/index.js';
+import type { IncomingSnapshot } from '../transport/transport.js';
 import { Applier } from './applier.js';
+import type { DriverSurroundings, GroupContext } from './group-context.js';
 import type { Group, GroupFigures, ProposeOutcome, ReplicaHash } from './group.js';
 import { Proposals } from './proposals.js';
 import { Reads, type ReadDone } from './reads.js';
 import { installSnapshot, sendSnapshot } from './snapshots.js';
 import type { StateMachine } from './state-machine.js';
-
-/** What all groups of a node share. */
-export interface DriverSurroundings {
-  readonly log: RaftLog;
-  readonly engine: Engine;
-  readonly transport: Transport;
-  readonly clock: Clock;
-  readonly tickMs: number;
-  readonly logLine: Log;
-  readonly limits: GroupLimits;
-  /** This group has something to do at the end of this turn. */
-  readonly wake: () => void;
-  /** Nothing may be acknowledged any more: the node stops. */
-  readonly onFatal: (error: Error) => void;
-  /** Median of the wall clocks of these nodes, this one included, ms since 1970. */
-  readonly clockMedianMs: (nodes: readonly NodeId[]) => number;
-}
-
-export interface GroupLimits {
-  readonly proposalsMax: number;
-  readonly readsMax: number;
-  /** Applied bytes after which the applied index is made durable. */
-  readonly durableMarkBytes: number;
-  /** Log kept behind the applied index for slow followers, bytes. */
-  readonly logKeptBytes: number;
-}
 
 export interface DriverOptions<R> {
   readonly id: GroupId;
@@ -73,7 +46,7 @@ export interface DriverOptions<R> {
   readonly surroundings: DriverSurroundings;
 }
 
-export class Driver<R> implements Group<R> {
+export class Driver<R> implements Group<R>, GroupContext<R> {
   readonly id: GroupId;
   readonly replica: ReplicaId;
   readonly node: RawNode;

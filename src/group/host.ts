@@ -18,7 +18,8 @@ import { replicaPrefix, type Engine, type RaftLog } from '../../storage/index.js
 import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { GroupMessage, IncomingSnapshot, Transport } from '../transport/transport.js';
-import { Driver, type DriverSurroundings, type GroupLimits } from './driver.js';
+import { Driver } from './driver.js';
+import type { DriverSurroundings, GroupLimits } from './group-context.js';
 import type { Group } from './group.js';
 import { recoverReplica } from './recover.js';
 import type { StateMachine } from './state-machine.js';

@@ -12,10 +12,10 @@ import {
   SnapshotDamaged,
 } from '../../storage/index.js';
 import { SnapshotInterrupted, type IncomingSnapshot } from '../transport/transport.js';
-import type { Driver } from './driver.js';
+import type { GroupContext } from './group-context.js';
 
 export async function sendSnapshot<R>(
-  driver: Driver<R>,
+  driver: GroupContext<R>,
   { to, node }: { readonly to: ReplicaId; readonly node: NodeId },
 ): Promise<{ readonly index: LogIndex; readonly ok: boolean }> {
   const { surroundings, machine } = driver;
@@ -43,7 +43,7 @@ export async function sendSnapshot<R>(
 
 /** False when the stream broke: the mark stays, and another snapshot is asked for. */
 export async function installSnapshot<R>(
-  driver: Driver<R>,
+  driver: GroupContext<R>,
   snapshot: SnapshotMeta,
   incoming: IncomingSnapshot,
 ): Promise<boolean> {

@@ -4,7 +4,13 @@
  */
 import { z } from 'zod';
 import type { Entry } from '../../raft/index.js';
-import { machineKey, machineRange, type Engine, type EngineBatch, type KeyRange } from '../../storage/index.js';
+import {
+  machineKey,
+  machineRange,
+  type Engine,
+  type EngineBatch,
+  type KeyRange,
+} from '../../storage/index.js';
 import type { Applied, Leadership, StateMachine } from '../group/state-machine.js';
 
 const commandVersion = 1;
@@ -12,10 +18,14 @@ const commandVersion = 1;
 const recordSchema = z.strictObject({
   version: z.literal(commandVersion),
   clusterId: z.string(),
-  nodes: z.array(z.strictObject({ node: z.number(), peerAddress: z.string(), clientAddress: z.string() })),
+  nodes: z.array(
+    z.strictObject({ node: z.number(), peerAddress: z.string(), clientAddress: z.string() }),
+  ),
   map: z.strictObject({
     version: z.number(),
-    ranges: z.array(z.strictObject({ first: z.number(), last: z.number(), shard: z.number(), epoch: z.number() })),
+    ranges: z.array(
+      z.strictObject({ first: z.number(), last: z.number(), shard: z.number(), epoch: z.number() }),
+    ),
   }),
 });
 

@@ -91,7 +91,8 @@ export class ApplyRun {
     slotWrite.ensureChange();
     const remembered = rememberResult(record, session, print, result);
     this.overlay.put(recordKey, encodeSessionRecord(remembered));
-    if (record === undefined) this.scheduleSession(slot, session.clientId, remembered.lastNotAfterMs);
+    if (record === undefined)
+      this.scheduleSession(slot, session.clientId, remembered.lastNotAfterMs);
     return result;
   }
 
@@ -100,7 +101,11 @@ export class ApplyRun {
   /** Judged again: a newer put, or a record with younger entries, stays (rule D22). */
   private expire(due: Due): void {
     const slot = due.slot as Slot;
-    if (this.state.slotState(slot).ownership !== SlotOwnership.owned || due.dueMs > this.state.logTimeMs) return;
+    if (
+      this.state.slotState(slot).ownership !== SlotOwnership.owned ||
+      due.dueMs > this.state.logTimeMs
+    )
+      return;
     this.overlay.delete(expiryKey(this.prefix, this.placeOf(slot), due));
     if (due.kind === 'key') this.expireKey(slot, due);
     else this.expireSession(slot, due.key);
@@ -132,7 +137,10 @@ export class ApplyRun {
   }
 
   schedule(slot: Slot, due: Omit<Due, 'slot'>): void {
-    this.overlay.put(expiryKey(this.prefix, this.placeOf(slot), { ...due, slot }), new Uint8Array());
+    this.overlay.put(
+      expiryKey(this.prefix, this.placeOf(slot), { ...due, slot }),
+      new Uint8Array(),
+    );
     this.due.note(slot, due.dueMs);
     const state = this.state.slotState(slot);
     if (!state.expiring) this.state.setSlotState(slot, { ...state, expiring: true });
@@ -175,7 +183,11 @@ export class ApplyRun {
     return stored === undefined ? undefined : decodeValue(stored);
   }
 
-  writeValue(slot: Slot, key: Uint8Array, value: Omit<StoredValue, 'expiresAtMs'> & { readonly ttlMs: number }): void {
+  writeValue(
+    slot: Slot,
+    key: Uint8Array,
+    value: Omit<StoredValue, 'expiresAtMs'> & { readonly ttlMs: number },
+  ): void {
     this.forgetExpiry(slot, key);
     const { revision, ordinal, bytes, ttlMs } = value;
     const expiresAtMs = ttlMs === 0 ? 0 : this.state.logTimeMs + ttlMs;
@@ -237,7 +249,8 @@ class SlotWrite {
     const results: OperationResult[] = [];
     for (const operation of operations) {
       const result = operation.kind === 'get' ? this.get(operation.key) : this.operate(operation);
-      if (result.kind === 'refused') throw new Error(`transaction: ${result.refusal} was not foreseen`);
+      if (result.kind === 'refused')
+        throw new Error(`transaction: ${result.refusal} was not foreseen`);
       results.push(result);
     }
     return { kind: 'transaction', succeeded, results, revision: this.revision };
@@ -257,7 +270,11 @@ class SlotWrite {
         planned.set(nameOf(operation.key), Buffer.from(String(sum)));
       } else if (operation.condition.kind === 'none') {
         planned.set(nameOf(operation.key), operation.kind === 'put' ? operation.value : undefined);
-      } else if (operations.some((other) => other.kind === 'increment' && Buffer.compare(other.key, operation.key) === 0)) {
+      } else if (
+        operations.some(
+          (other) => other.kind === 'increment' && Buffer.compare(other.key, operation.key) === 0,
+        )
+      ) {
         // Whether it is written depends on a condition that an increment of the same key would see.
         return 'notInteger';
       }
@@ -282,7 +299,9 @@ class SlotWrite {
     return { kind: 'get', kv: value === undefined ? undefined : keyValue(key, value) };
   }
 
-  private operate(operation: WriteOperation): OperationResult | { readonly kind: 'refused'; readonly refusal: Refusal } {
+  private operate(
+    operation: WriteOperation,
+  ): OperationResult | { readonly kind: 'refused'; readonly refusal: Refusal } {
     switch (operation.kind) {
       case 'put':
         return this.put(operation);
@@ -302,7 +321,12 @@ class SlotWrite {
     }
     const revision = this.ensureChange();
     this.run_.writeValue(this.slot, key, { revision, ordinal: this.ordinal++, bytes, ttlMs });
-    return { kind: 'put', applied: true, revision, previous: returnPrevious ? previous : undefined };
+    return {
+      kind: 'put',
+      applied: true,
+      revision,
+      previous: returnPrevious ? previous : undefined,
+    };
   }
 
   private delete(operation: Extract<WriteOperation, { kind: 'delete' }>): OperationResult {
@@ -318,7 +342,13 @@ class SlotWrite {
       this.run_.removeValue(this.slot, key);
     }
     const revision = this.run_.currentChange(this.slot);
-    return { kind: 'delete', applied: true, existed, revision, previous: returnPrevious ? previous : undefined };
+    return {
+      kind: 'delete',
+      applied: true,
+      existed,
+      revision,
+      previous: returnPrevious ? previous : undefined,
+    };
   }
 
   private increment(
@@ -336,7 +366,12 @@ class SlotWrite {
     } else {
       // A counter keeps the expiry it was created with.
       this.run_.forgetExpiry(this.slot, key);
-      this.run_.storeValue(this.slot, key, { revision, ordinal, bytes, expiresAtMs: old.expiresAtMs });
+      this.run_.storeValue(this.slot, key, {
+        revision,
+        ordinal,
+        bytes,
+        expiresAtMs: old.expiresAtMs,
+      });
     }
     return { kind: 'increment', value: sum, revision };
   }
@@ -380,7 +415,10 @@ function conditionHolds(condition: Condition, old: StoredValue | undefined): boo
 
 /** The counter's next value, or why there is none. No value counts as 0. */
 function add(bytes: Uint8Array | undefined, delta: number): number | 'notInteger' | 'outOfRange' {
-  const text = bytes === undefined ? '0' : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
+  const text =
+    bytes === undefined
+      ? '0'
+      : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
   const value = integerPattern.test(text) ? Number(text) : Number.NaN;
   if (!Number.isSafeInteger(value)) return 'notInteger';
   const sum = value + delta;

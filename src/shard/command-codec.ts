@@ -14,7 +14,15 @@
  *   key, value  = length u32, bytes
  */
 import { ByteReader, ByteWriter } from '../bytes.js';
-import type { Compare, Condition, Operation, Session, Transaction, Write, WriteOperation } from './command.js';
+import type {
+  Compare,
+  Condition,
+  Operation,
+  Session,
+  Transaction,
+  Write,
+  WriteOperation,
+} from './command.js';
 
 const version = 1;
 const commandKind = { writes: 1, expire: 2, time: 3 } as const;
@@ -41,7 +49,11 @@ export interface DecodedWrite extends Write {
 }
 
 export type Command =
-  | { readonly kind: 'writes'; readonly logTimeMs: number; readonly writes: readonly DecodedWrite[] }
+  | {
+      readonly kind: 'writes';
+      readonly logTimeMs: number;
+      readonly writes: readonly DecodedWrite[];
+    }
   | { readonly kind: 'expire'; readonly logTimeMs: number; readonly due: readonly Due[] }
   | { readonly kind: 'time'; readonly logTimeMs: number };
 
@@ -90,7 +102,10 @@ export function encodeTime(logTimeMs: number): Uint8Array {
 export function decodeCommand(bytes: Uint8Array): Command {
   const reader = new ByteReader(bytes);
   const found = reader.u8();
-  if (found !== version) throw new UnknownCommand(`command version ${found}, this program knows ${version}: use a newer one`);
+  if (found !== version)
+    throw new UnknownCommand(
+      `command version ${found}, this program knows ${version}: use a newer one`,
+    );
   const kind = reader.u8();
   const logTimeMs = reader.u64();
   switch (kind) {
@@ -187,7 +202,9 @@ function encodeCompare(writer: ByteWriter, compare: Compare): void {
   else writer.sized(compare.value);
 }
 
-function decodeOperation(reader: ByteReader): WriteOperation | Transaction | Extract<Operation, { kind: 'get' }> {
+function decodeOperation(
+  reader: ByteReader,
+): WriteOperation | Transaction | Extract<Operation, { kind: 'get' }> {
   const kind = reader.u8();
   if (kind === operationKind.transaction) return decodeTransaction(reader);
   return decodeSimple(reader, kind);
@@ -197,10 +214,22 @@ function decodeSimple(reader: ByteReader, kind: number): Operation {
   switch (kind) {
     case operationKind.put: {
       const [key, value, ttlMs] = [reader.sized(), reader.sized(), reader.u64()];
-      return { kind: 'put', key, value, ttlMs, condition: decodeCondition(reader), returnPrevious: reader.u8() === 1 };
+      return {
+        kind: 'put',
+        key,
+        value,
+        ttlMs,
+        condition: decodeCondition(reader),
+        returnPrevious: reader.u8() === 1,
+      };
     }
     case operationKind.delete:
-      return { kind: 'delete', key: reader.sized(), condition: decodeCondition(reader), returnPrevious: reader.u8() === 1 };
+      return {
+        kind: 'delete',
+        key: reader.sized(),
+        condition: decodeCondition(reader),
+        returnPrevious: reader.u8() === 1,
+      };
     case operationKind.increment:
       return { kind: 'increment', key: reader.sized(), delta: reader.f64(), ttlMs: reader.u64() };
     case operationKind.get:
@@ -213,7 +242,12 @@ function decodeSimple(reader: ByteReader, kind: number): Operation {
 function decodeTransaction(reader: ByteReader): Transaction {
   const compare = reader.list(() => decodeCompare(reader));
   const then = reader.list(() => decodeSimple(reader, reader.u8()));
-  return { kind: 'transaction', compare, then, else: reader.list(() => decodeSimple(reader, reader.u8())) };
+  return {
+    kind: 'transaction',
+    compare,
+    then,
+    else: reader.list(() => decodeSimple(reader, reader.u8())),
+  };
 }
 
 function decodeCondition(reader: ByteReader): Condition {

@@ -25,7 +25,12 @@ export type WriteOperation =
       readonly condition: Condition;
       readonly returnPrevious: boolean;
     }
-  | { readonly kind: 'increment'; readonly key: Uint8Array; readonly delta: number; readonly ttlMs: number };
+  | {
+      readonly kind: 'increment';
+      readonly key: Uint8Array;
+      readonly delta: number;
+      readonly ttlMs: number;
+    };
 
 export type Operation = WriteOperation | { readonly kind: 'get'; readonly key: Uint8Array };
 
@@ -69,7 +74,12 @@ export interface KeyValue {
 export type OperationResult =
   | { readonly kind: 'get'; readonly kv: KeyValue | undefined }
   /** `previous`: with returnPrevious, or when the condition failed. */
-  | { readonly kind: 'put'; readonly applied: boolean; readonly revision: number; readonly previous: KeyValue | undefined }
+  | {
+      readonly kind: 'put';
+      readonly applied: boolean;
+      readonly revision: number;
+      readonly previous: KeyValue | undefined;
+    }
   | {
       readonly kind: 'delete';
       readonly applied: boolean;
@@ -91,7 +101,12 @@ export type Refusal =
 
 export type WriteResult =
   | OperationResult
-  | { readonly kind: 'transaction'; readonly succeeded: boolean; readonly results: readonly OperationResult[]; readonly revision: number }
+  | {
+      readonly kind: 'transaction';
+      readonly succeeded: boolean;
+      readonly results: readonly OperationResult[];
+      readonly revision: number;
+    }
   | { readonly kind: 'refused'; readonly refusal: Refusal };
 
 /** What one applied command returns: one result per write, and the log time it was applied at. */

@@ -4,7 +4,14 @@
  *
  * Index key: [slot place, kind expiry] user key = due u64, kind u8, revision u64, key.
  */
-import { decodeSlotKey, KeyKind, kindRange, slotKey, type Engine, type SlotPlace } from '../../storage/index.js';
+import {
+  decodeSlotKey,
+  KeyKind,
+  kindRange,
+  slotKey,
+  type Engine,
+  type SlotPlace,
+} from '../../storage/index.js';
 import type { Slot } from '../router/slot.js';
 import type { Due } from './command-codec.js';
 
@@ -35,9 +42,19 @@ function decodeExpiryKey(key: Uint8Array): Due {
 }
 
 /** The first entries of a slot's index, in order of time. */
-export async function firstDue(engine: Engine, prefix: Uint8Array, place: SlotPlace, count: number): Promise<readonly Due[]> {
+export async function firstDue(
+  engine: Engine,
+  prefix: Uint8Array,
+  place: SlotPlace,
+  count: number,
+): Promise<readonly Due[]> {
   const range = kindRange(prefix, place, KeyKind.expiry);
-  const view = engine.iterate({ ...range, pageBytesMax: 256 * 1024, pageLengthMax: count, keysOnly: true });
+  const view = engine.iterate({
+    ...range,
+    pageBytesMax: 256 * 1024,
+    pageLengthMax: count,
+    keysOnly: true,
+  });
   try {
     return (await view.next()).map(({ key }) => decodeExpiryKey(key));
   } finally {

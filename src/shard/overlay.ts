@@ -31,7 +31,8 @@ export class Overlay {
   /** Throws for a key that was not loaded: the batch did not say that it needs it. */
   get(key: Uint8Array): Uint8Array | undefined {
     const cell = this.cells.get(textOf(key));
-    if (cell === undefined) throw new RangeError('overlay: a key was not loaded before it was read');
+    if (cell === undefined)
+      throw new RangeError('overlay: a key was not loaded before it was read');
     return cell.value;
   }
 

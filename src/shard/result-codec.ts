@@ -4,7 +4,13 @@ import type { KeyValue, OperationResult, Refusal, WriteResult } from './command.
 
 const kinds = { get: 1, put: 2, delete: 3, increment: 4, transaction: 5, refused: 6 } as const;
 const refusals: readonly Refusal[] = [
-  'wrongShard', 'notInteger', 'outOfRange', 'sessionExpired', 'sessionForgotten', 'sessionMismatch', 'tooManySlots',
+  'wrongShard',
+  'notInteger',
+  'outOfRange',
+  'sessionExpired',
+  'sessionForgotten',
+  'sessionMismatch',
+  'tooManySlots',
 ];
 
 export function encodeResult(result: WriteResult): Uint8Array {
@@ -63,7 +69,12 @@ function read(reader: ByteReader): WriteResult {
   const kind = reader.u8();
   if (kind === kinds.transaction) {
     const [succeeded, revision] = [reader.bool(), reader.u64()];
-    return { kind: 'transaction', succeeded, revision, results: reader.list(() => readOperation(reader, reader.u8())) };
+    return {
+      kind: 'transaction',
+      succeeded,
+      revision,
+      results: reader.list(() => readOperation(reader, reader.u8())),
+    };
   }
   if (kind === kinds.refused) {
     const refusal = refusals[reader.u8()];
@@ -78,9 +89,20 @@ function readOperation(reader: ByteReader, kind: number): OperationResult {
     case kinds.get:
       return { kind: 'get', kv: readKv(reader) };
     case kinds.put:
-      return { kind: 'put', applied: reader.bool(), revision: reader.u64(), previous: readKv(reader) };
+      return {
+        kind: 'put',
+        applied: reader.bool(),
+        revision: reader.u64(),
+        previous: readKv(reader),
+      };
     case kinds.delete:
-      return { kind: 'delete', applied: reader.bool(), existed: reader.bool(), revision: reader.u64(), previous: readKv(reader) };
+      return {
+        kind: 'delete',
+        applied: reader.bool(),
+        existed: reader.bool(),
+        revision: reader.u64(),
+        previous: readKv(reader),
+      };
     case kinds.increment:
       return { kind: 'increment', value: reader.f64(), revision: reader.u64() };
     default:
@@ -90,5 +112,10 @@ function readOperation(reader: ByteReader, kind: number): OperationResult {
 
 function readKv(reader: ByteReader): KeyValue | undefined {
   if (!reader.bool()) return undefined;
-  return { key: reader.sized(), value: reader.sized(), revision: reader.u64(), expiresAtMs: reader.u64() };
+  return {
+    key: reader.sized(),
+    value: reader.sized(),
+    revision: reader.u64(),
+    expiresAtMs: reader.u64(),
+  };
 }

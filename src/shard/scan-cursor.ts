@@ -27,10 +27,13 @@ export function decodeCursor(cursor: Uint8Array): ScanPosition {
   const bytes = Buffer.from(cursor.buffer, cursor.byteOffset, cursor.byteLength);
   const slot = bytes.byteLength >= headBytes ? bytes.readUInt16BE(1) : slotCount;
   if (bytes[0] !== version || slot >= slotCount || (bytes[3] ?? 2) > 1) {
-    throw new KvError('cursor: these bytes were not given out by a scan of this version; begin anew without a cursor', {
-      code: 'KV_INVALID',
-      outcome: 'notApplied',
-    });
+    throw new KvError(
+      'cursor: these bytes were not given out by a scan of this version; begin anew without a cursor',
+      {
+        code: 'KV_INVALID',
+        outcome: 'notApplied',
+      },
+    );
   }
   return { slot: slotNumber(slot), after: bytes[3] === 1 ? bytes.subarray(headBytes) : undefined };
 }

@@ -33,12 +33,14 @@ export function judgeSession(
 ): SessionVerdict {
   const entry = record?.entries.find(({ sequence }) => sequence === session.sequence);
   if (entry !== undefined) {
-    if (entry.hash !== print.hash || entry.length !== print.length) return { kind: 'refused', refusal: 'sessionMismatch' };
+    if (entry.hash !== print.hash || entry.length !== print.length)
+      return { kind: 'refused', refusal: 'sessionMismatch' };
     return { kind: 'repeated', result: decodeResult(entry.result) };
   }
   // Its record may have been there and gone: nobody can tell whether it was applied.
   if (session.notAfterMs < logTimeMs) return { kind: 'refused', refusal: 'sessionExpired' };
-  if (record !== undefined && session.sequence < record.floor) return { kind: 'refused', refusal: 'sessionForgotten' };
+  if (record !== undefined && session.sequence < record.floor)
+    return { kind: 'refused', refusal: 'sessionForgotten' };
   return { kind: 'new' };
 }
 
@@ -60,7 +62,9 @@ export function rememberResult(
   });
   // The floor rises over what is pushed out: a repetition of it is refused, never applied again.
   const excess = Math.max(0, entries.length - entriesMax);
-  const forgotten = entries.splice(0, excess).reduce((max, { sequence }) => Math.max(max, sequence + 1), floor);
+  const forgotten = entries
+    .splice(0, excess)
+    .reduce((max, { sequence }) => Math.max(max, sequence + 1), floor);
   return {
     floor: forgotten,
     lastNotAfterMs: Math.max(record?.lastNotAfterMs ?? 0, session.notAfterMs),

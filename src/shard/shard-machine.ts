@@ -66,7 +66,8 @@ export class ShardMachine implements StateMachine<CommandResult> {
   /** Slots of which this shard is the owner. */
   get ownedSlots(): number {
     let foreign = 0;
-    for (const state of this.slots.values()) if (state.ownership !== firstSlotState.ownership) foreign++;
+    for (const state of this.slots.values())
+      if (state.ownership !== firstSlotState.ownership) foreign++;
     return slotCount - foreign;
   }
 
@@ -83,7 +84,12 @@ export class ShardMachine implements StateMachine<CommandResult> {
       const state = decodeSlotState(stored);
       this.slots.set(slot, state);
       if (!state.expiring) continue;
-      const [first] = await firstDue(this.engine, this.prefix, { slot, instance: state.instance }, 1);
+      const [first] = await firstDue(
+        this.engine,
+        this.prefix,
+        { slot, instance: state.instance },
+        1,
+      );
       if (first !== undefined) this.due.note(slot, first.dueMs);
     }
   }
@@ -92,11 +98,16 @@ export class ShardMachine implements StateMachine<CommandResult> {
     const commands = entries.map((entry) => decodeCommand(entry.data));
     const overlay = await Overlay.load(this.engine, this.keysOf(commands));
     const changed = new Map<Slot, SlotState>();
-    const state = new BatchState(this.visible, (slot) => changed.get(slot) ?? this.slotState(slot), changed);
+    const state = new BatchState(
+      this.visible,
+      (slot) => changed.get(slot) ?? this.slotState(slot),
+      changed,
+    );
     const run = new ApplyRun(this.prefix, overlay, state, this.due);
     const results = commands.map((command) => run.apply(command));
     overlay.writeTo(batch);
-    for (const [slot, slotState] of changed) batch.put(this.slotStateKey(slot), encodeSlotState(slotState));
+    for (const [slot, slotState] of changed)
+      batch.put(this.slotStateKey(slot), encodeSlotState(slotState));
     if (commands.length > 0) batch.put(this.summaryKey(), encodeSummary(state));
     this.working = { state, changed };
     return { results, clears: [] };
@@ -116,7 +127,12 @@ export class ShardMachine implements StateMachine<CommandResult> {
   }
 
   valueKey(slot: Slot, key: Uint8Array): Uint8Array {
-    return slotKey(this.prefix, { slot, instance: this.slotState(slot).instance }, KeyKind.value, key);
+    return slotKey(
+      this.prefix,
+      { slot, instance: this.slotState(slot).instance },
+      KeyKind.value,
+      key,
+    );
   }
 
   private keysOf(commands: readonly Command[]): Uint8Array[] {
@@ -124,14 +140,17 @@ export class ShardMachine implements StateMachine<CommandResult> {
     for (const command of commands) {
       if (command.kind === 'writes') {
         for (const write of command.writes) {
-          for (const key of keysOfWrite(write.operation)) keys.push(this.valueKey(slotOf(key), key));
+          for (const key of keysOfWrite(write.operation))
+            keys.push(this.valueKey(slotOf(key), key));
           const slot = slotOfWrite(write);
           if (write.session === undefined || slot === undefined) continue;
           keys.push(this.sessionKey(slot, write.session.clientId));
         }
       } else if (command.kind === 'expire') {
         for (const { slot, kind, key } of command.due) {
-          keys.push(kind === 'key' ? this.valueKey(slot as Slot, key) : this.sessionKey(slot as Slot, key));
+          keys.push(
+            kind === 'key' ? this.valueKey(slot as Slot, key) : this.sessionKey(slot as Slot, key),
+          );
         }
       }
     }
@@ -139,7 +158,12 @@ export class ShardMachine implements StateMachine<CommandResult> {
   }
 
   private sessionKey(slot: Slot, clientId: Uint8Array): Uint8Array {
-    return slotKey(this.prefix, { slot, instance: this.slotState(slot).instance }, KeyKind.session, clientId);
+    return slotKey(
+      this.prefix,
+      { slot, instance: this.slotState(slot).instance },
+      KeyKind.session,
+      clientId,
+    );
   }
 
   /** The state of a slot does not move with an instance: it is kept for ever (rule D30). */
@@ -158,7 +182,11 @@ class BatchState implements WorkingState {
   readonly slotState: (slot: Slot) => SlotState;
   private readonly changed: Map<Slot, SlotState>;
 
-  constructor(visible: Visible, slotState: (slot: Slot) => SlotState, changed: Map<Slot, SlotState>) {
+  constructor(
+    visible: Visible,
+    slotState: (slot: Slot) => SlotState,
+    changed: Map<Slot, SlotState>,
+  ) {
     this.logTimeMs = visible.logTimeMs;
     this.keys = visible.keys;
     this.slotState = slotState;

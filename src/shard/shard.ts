@@ -84,7 +84,11 @@ export class Shard {
   private readonly stopExpiry: Cancel;
   private expiring = false;
   /** Reads whose index is reached in this turn: answered with one look at the engine. */
-  private readyReads: { keys: readonly Uint8Array[]; outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined; done: ReadDone }[] = [];
+  private readyReads: {
+    keys: readonly Uint8Array[];
+    outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined;
+    done: ReadDone;
+  }[] = [];
 
   constructor({ group, machine, clock, log, onFatal }: ShardOptions) {
     this.group = group;
@@ -93,7 +97,11 @@ export class Shard {
     this.clock = clock;
     this.onFatal = onFatal;
     this.time = new LogTime(clock, (jumpMs) => {
-      log('error', { group: group.id, jumpMs }, "the median of the voters' clocks is far from the log's time: check the clocks");
+      log(
+        'error',
+        { group: group.id, jumpMs },
+        "the median of the voters' clocks is far from the log's time: check the clocks",
+      );
     });
     machine.onLeading = ({ leading, clockMedianMs }) => {
       if (leading) this.time.begin(machine.logTimeMs, clockMedianMs);
@@ -125,7 +133,9 @@ export class Shard {
    */
   get nowMs(): number {
     const { logTimeMs } = this.machine;
-    return this.isLeader ? this.time.now(logTimeMs) : Math.max(logTimeMs, Math.floor(this.clock.wallMs()));
+    return this.isLeader
+      ? this.time.now(logTimeMs)
+      : Math.max(logTimeMs, Math.floor(this.clock.wallMs()));
   }
 
   close(): void {
@@ -142,7 +152,9 @@ export class Shard {
   ): void {
     const logTimeMs = this.time.now(this.machine.logTimeMs);
     const stamped = writes.map((write) => this.stampSession(write, logTimeMs));
-    const wrong = stamped.find((write) => (write.session?.notAfterMs ?? 0) > logTimeMs + sessionMsMax + sessionSlackMs);
+    const wrong = stamped.find(
+      (write) => (write.session?.notAfterMs ?? 0) > logTimeMs + sessionMsMax + sessionSlackMs,
+    );
     if (wrong?.session !== undefined) {
       done(tooFarAhead(wrong.session, logTimeMs), undefined);
       return;
@@ -180,9 +192,15 @@ export class Shard {
   /** Calls back when the state is fresh enough for the level; without outcome: as it stands. */
   private whenReadable(
     level: ReadLevel,
-    done: (error: KvError | undefined, outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined) => void,
+    done: (
+      error: KvError | undefined,
+      outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined,
+    ) => void,
   ): void {
-    if (level.kind === 'stale' && this.clock.monotonicMs() - this.group.caughtUpAtMs <= level.maxStalenessMs) {
+    if (
+      level.kind === 'stale' &&
+      this.clock.monotonicMs() - this.group.caughtUpAtMs <= level.maxStalenessMs
+    ) {
       done(undefined, undefined);
       return;
     }
@@ -199,7 +217,9 @@ export class Shard {
     try {
       const userKeys = reads.flatMap(({ keys }) => keys);
       const before = userKeys.map((key) => this.machine.slotState(slotOf(key)));
-      const stored = await this.engine.getMany(userKeys.map((key) => this.machine.valueKey(slotOf(key), key)));
+      const stored = await this.engine.getMany(
+        userKeys.map((key) => this.machine.valueKey(slotOf(key), key)),
+      );
       // Meanwhile a slot may have been frozen, moved and deleted: it is checked again, and so is a
       // lease (rules D23, R30).
       const { logTimeMs } = this.machine;
@@ -225,7 +245,11 @@ export class Shard {
 
   // ---- scans
 
-  scan(request: ScanPageRequest, _call: ShardCall, done: (error: KvError | undefined, page: ScanPage | undefined) => void): void {
+  scan(
+    request: ScanPageRequest,
+    _call: ShardCall,
+    done: (error: KvError | undefined, page: ScanPage | undefined) => void,
+  ): void {
     let position: { slot: Slot; after: Uint8Array | undefined };
     try {
       position = startOf(request);
@@ -264,7 +288,10 @@ export class Shard {
     for (let looked = 0; end === undefined; looked++) {
       const state = this.machine.slotState(slot);
       if (state.ownership !== SlotOwnership.owned) return wrongShard();
-      const room = { bytesMax: request.bytesMax - bytes, lengthMax: request.lengthMax - kvs.length };
+      const room = {
+        bytesMax: request.bytesMax - bytes,
+        lengthMax: request.lengthMax - kvs.length,
+      };
       const found = await this.scanSlot(request, slot, after, room, logTimeMs);
       // A slot may have left while it was read (D23); a lease may have run out.
       if (this.machine.slotState(slot).epoch !== state.epoch) return wrongShard();
@@ -275,11 +302,21 @@ export class Shard {
       else {
         slot = (slot + 1) as Slot;
         after = undefined;
-        if (bytes >= request.bytesMax || kvs.length >= request.lengthMax || looked >= slotsPerPageMax) end = { slot, after };
+        if (
+          bytes >= request.bytesMax ||
+          kvs.length >= request.lengthMax ||
+          looked >= slotsPerPageMax
+        )
+          end = { slot, after };
       }
     }
     if (outcome?.stillValid() === false) return readError('noQuorum');
-    return { kvs, cursor: end === undefined ? new Uint8Array() : encodeCursor(end), done: end === undefined, logTimeMs: this.nowMs };
+    return {
+      kvs,
+      cursor: end === undefined ? new Uint8Array() : encodeCursor(end),
+      done: end === undefined,
+      logTimeMs: this.nowMs,
+    };
   }
 
   private async scanSlot(
@@ -291,13 +328,21 @@ export class Shard {
   ): Promise<{ kvs: KeyValue[]; bytes: number; done: boolean; last: Uint8Array | undefined }> {
     const place = { slot, instance: this.machine.slotState(slot).instance };
     const range = kindRange(this.machine.prefix, place, KeyKind.value, prefix);
-    const start = after === undefined ? range.start : laterOf(range.start, justBehind(this.machine.valueKey(slot, after)));
+    const start =
+      after === undefined
+        ? range.start
+        : laterOf(range.start, justBehind(this.machine.valueKey(slot, after)));
     const kvs: KeyValue[] = [];
     let bytes = 0;
     let last = after;
     if (Buffer.compare(start, range.end) >= 0) return { kvs, bytes, done: true, last };
     // Keys too: an expired key counts like any other, so that a page has its bound.
-    const view = this.engine.iterate({ start, end: range.end, pageBytesMax: Math.max(1, bytesMax), pageLengthMax: lengthMax });
+    const view = this.engine.iterate({
+      start,
+      end: range.end,
+      pageBytesMax: Math.max(1, bytesMax),
+      pageLengthMax: lengthMax,
+    });
     try {
       for (let page = await view.next(); page.length > 0; page = await view.next()) {
         for (const { key, value: stored } of page) {
@@ -306,7 +351,8 @@ export class Shard {
           bytes += key.byteLength + stored.byteLength;
           const kv = visibleValue(userKey, stored, logTimeMs);
           if (kv !== undefined) kvs.push(keysOnly ? { ...kv, value: new Uint8Array() } : kv);
-          if (bytes >= bytesMax || kvs.length >= lengthMax) return { kvs, bytes, done: false, last };
+          if (bytes >= bytesMax || kvs.length >= lengthMax)
+            return { kvs, bytes, done: false, last };
         }
       }
       return { kvs, bytes, done: true, last };
@@ -338,7 +384,12 @@ export class Shard {
     const due: Due[] = [];
     for (const slot of slots) {
       const place = { slot, instance: this.machine.slotState(slot).instance };
-      const first = await firstDue(this.engine, this.machine.prefix, place, expiryBatchMax - due.length + 1);
+      const first = await firstDue(
+        this.engine,
+        this.machine.prefix,
+        place,
+        expiryBatchMax - due.length + 1,
+      );
       const now = first.filter(({ dueMs }) => dueMs <= logTimeMs);
       due.push(...now);
       // What is proposed now comes off the index when it is applied; until then look again.
@@ -374,20 +425,32 @@ function laterOf(a: Uint8Array, b: Uint8Array): Uint8Array {
   return Buffer.compare(a, b) >= 0 ? a : b;
 }
 
-function visibleValue(key: Uint8Array, stored: Uint8Array | undefined, logTimeMs: number): KeyValue | undefined {
+function visibleValue(
+  key: Uint8Array,
+  stored: Uint8Array | undefined,
+  logTimeMs: number,
+): KeyValue | undefined {
   if (stored === undefined) return undefined;
   const value = decodeValue(stored);
   return isExpired(value, logTimeMs) ? undefined : keyValue(key, value);
 }
 
 function wrongShard(): KvError {
-  return new KvError('the slot of this key is not owned by this shard', { code: 'KV_WRONG_SHARD', outcome: 'notApplied' });
+  return new KvError('the slot of this key is not owned by this shard', {
+    code: 'KV_WRONG_SHARD',
+    outcome: 'notApplied',
+  });
 }
 
 function tooFarAhead(session: Session, logTimeMs: number): KvError {
   return new KvError(
     `session.not_after_ms lies ${session.notAfterMs - logTimeMs} ms ahead of the server, the limit is ${sessionMsMax}`,
-    { code: 'KV_INVALID', outcome: 'notApplied', limit: sessionMsMax, size: session.notAfterMs - logTimeMs },
+    {
+      code: 'KV_INVALID',
+      outcome: 'notApplied',
+      limit: sessionMsMax,
+      size: session.notAfterMs - logTimeMs,
+    },
   );
 }
 
@@ -400,11 +463,14 @@ function writeError(outcome: Exclude<ProposeOutcome<CommandResult>, { kind: 'app
   }
   switch (outcome.reason) {
     case 'overloaded':
-      return new KvError('too many writes are under way on this node: nothing was applied, try again later', {
-        code: 'KV_OVERLOADED',
-        outcome: 'notApplied',
-        retryAfterMs,
-      });
+      return new KvError(
+        'too many writes are under way on this node: nothing was applied, try again later',
+        {
+          code: 'KV_OVERLOADED',
+          outcome: 'notApplied',
+          retryAfterMs,
+        },
+      );
     case 'tooLarge':
       return new KvError('the write is larger than a log entry may be: send less at once', {
         code: 'KV_TOO_LARGE',

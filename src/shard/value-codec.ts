@@ -21,7 +21,8 @@ export interface StoredValue {
 }
 
 function check(found: number, what: string): void {
-  if (found !== version) throw new RangeError(`${what} of version ${found}, this program knows ${version}`);
+  if (found !== version)
+    throw new RangeError(`${what} of version ${found}, this program knows ${version}`);
 }
 
 export function encodeValue(value: StoredValue): Uint8Array {
@@ -42,7 +43,8 @@ export function encodeValue(value: StoredValue): Uint8Array {
 export function decodeValue(stored: Uint8Array): StoredValue {
   const bytes = Buffer.from(stored.buffer, stored.byteOffset, stored.byteLength);
   check(bytes[0] ?? 0, 'value');
-  if (bytes[1] !== stringType) throw new RangeError(`value of type ${bytes[1]}, this program knows strings`);
+  if (bytes[1] !== stringType)
+    throw new RangeError(`value of type ${bytes[1]}, this program knows strings`);
   return {
     revision: bytes.readUInt32BE(6) * 2 ** 32 + bytes.readUInt32BE(10),
     ordinal: bytes.readUInt16BE(14),
@@ -155,5 +157,11 @@ export function decodeSlotState(stored: Uint8Array): SlotState {
   if (!ownerships.has(ownership)) throw new RangeError(`slot ownership ${ownership}`);
   // One of the numbers of SlotOwnership, as just checked.
   const known = ownership as SlotOwnership;
-  return { ownership: known, epoch: reader.u64(), instance: reader.u64(), change: reader.u64(), expiring: reader.bool() };
+  return {
+    ownership: known,
+    epoch: reader.u64(),
+    instance: reader.u64(),
+    change: reader.u64(),
+    expiring: reader.bool(),
+  };
 }

@@ -27,7 +27,7 @@ import {
   type MessageType,
   type SnapshotMeta,
 } from '../../raft/index.js';
-import { ByteReader, ByteWriter } from '../bytes.js';
+import type { ByteReader, ByteWriter } from '../bytes.js';
 import type { GroupMessage } from './transport.js';
 
 const version = 1;
