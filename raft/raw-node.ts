@@ -1,5 +1,12 @@
 /**
  * The handle on one member of one group: inputs in, one `Ready` out. No I/O, no clock, no Promise.
+ *
+ * Every input is one synchronous call that changes state and returns nothing or a small verdict;
+ * what follows from it is gathered until `ready()` is asked. That is what makes batching free: all
+ * proposals of one turn leave in one append, all reads of one turn share one round.
+ *
+ * This file also watches the driver: one persist batch at a time, entries applied in order and only
+ * as fast as they are taken, and how long either has stood still.
  */
 import { assert } from './assert.js';
 import { Core } from './core.js';
@@ -46,14 +53,21 @@ export function newGroupState(membership: Membership): RestoredState {
 export class RawNode {
   private readonly replica: Replica;
   private readonly core: Core;
-  /** A persist batch is out, and since which tick it has not moved. */
+  /** A persist batch is out: until it is reported, the next one gathers. */
   private persisting = false;
+  /** The tick in which it was handed out. */
   private persistingSince = 0;
+  /** The tick in which the state machine last moved, or was last given something. */
   private applyingSince = 0;
+  /** A read of the log for the state machine is out; there is never a second one. */
   private fetchingToApply = false;
   /** Read from disk to be applied, not yet handed out. */
   private fetchedToApply: readonly Entry[] = [];
 
+  /**
+   * `state` is what the disk holds, or `newGroupState` for a replica that never ran. Throws
+   * RaftInvariantError for options or a state that cannot be.
+   */
   constructor(options: RaftOptions, state: RestoredState) {
     checkOptions(options);
     this.replica = new Replica(options, state);
@@ -72,10 +86,18 @@ export class RawNode {
     return this.replica.leader;
   }
 
+  /**
+   * One tick of time has passed. Call at an even pace: elections, heartbeats and leases count ticks,
+   * and nothing else in here knows of time.
+   */
   tick(): void {
     this.core.tick(this.isStalled());
   }
 
+  /**
+   * A leader that can neither write nor apply is worse than none: it answers nothing, and its
+   * heartbeats keep everybody else from taking over. Something that moves slowly is not stalled.
+   */
   private isStalled(): boolean {
     const { now, options, log } = this.replica;
     if (this.persisting && now - this.persistingSince >= options.stalledTicksMax) return true;
@@ -94,6 +116,11 @@ export class RawNode {
     this.core.campaign('candidate', false);
   }
 
+  /**
+   * Appends a command if this member leads. `appended` promises nothing yet: the entry counts once
+   * it comes back in `Ready.committed` with the same term, and may be truncated before (rule D04).
+   * The bytes are the entry's from here on; the giver must not touch them again.
+   */
   propose(payload: Uint8Array): ProposeVerdict {
     const { role } = this.core;
     return role.kind === 'leader'
@@ -101,6 +128,7 @@ export class RawNode {
       : { kind: 'notLeader', leader: this.leader };
   }
 
+  /** Begins a change of membership if this member leads; see `MembershipChange` and the README. */
   proposeMembership(change: MembershipChange): ProposeVerdict {
     const { role } = this.core;
     return role.kind === 'leader'
@@ -118,7 +146,10 @@ export class RawNode {
    * stall starts no election, but a lease has aged meanwhile (R30). Call before every use of a lease.
    */
   elapse(ticks: number): void {
-    assert(Number.isInteger(ticks) && ticks >= 0, () => `elapsed ticks must be a count, got ${ticks}`);
+    assert(
+      Number.isInteger(ticks) && ticks >= 0,
+      () => `elapsed ticks must be a count, got ${ticks}`,
+    );
     this.replica.now += ticks;
   }
 
@@ -188,6 +219,10 @@ export class RawNode {
     return !this.fetchingToApply && log.applyingIndex < log.appliable;
   }
 
+  /**
+   * What is to be done now, for the driver to do in the order of the fields; see `ready.ts`. Sends
+   * of a leader are decided here and not at each input, so that one turn makes one append.
+   */
   ready(): Ready {
     const { replica } = this;
     const { role } = this.core;
@@ -216,6 +251,7 @@ export class RawNode {
     'hardState' | 'entries' | 'logReset' | 'messagesAfterPersist'
   > {
     const { replica } = this;
+    // Two writes at once could reach the disk in any order, and a completion would not say which.
     if (this.persisting) return nothingToPersist;
     const { logReset } = replica;
     const entries = replica.log.takeUnpersisted();
@@ -234,6 +270,10 @@ export class RawNode {
     return { hardState, entries, logReset, messagesAfterPersist };
   }
 
+  /**
+   * The next entries to apply. Never more than one portion ahead of the state machine, so that the
+   * driver's queue is bounded by `applyBytesMax` however fast the group commits.
+   */
   private takeCommitted(): readonly Entry[] {
     const { log } = this.replica;
     if (!this.hasToApply()) return [];
@@ -245,6 +285,7 @@ export class RawNode {
     return committed;
   }
 
+  /** What came from the disk; a snapshot that was installed meanwhile may have overtaken some. */
   private takeFetched(): readonly Entry[] {
     const { log } = this.replica;
     const fetched = this.fetchedToApply;
@@ -254,6 +295,7 @@ export class RawNode {
     );
   }
 
+  /** From memory if they are there still; else they are asked for, and come with a later Ready. */
   private windowToApply(): readonly Entry[] {
     const { log, fetches } = this.replica;
     const from = log.applyingIndex + 1;
@@ -281,6 +323,7 @@ export class RawNode {
     this.core.onPersisted();
   }
 
+  /** The state machine has everything up to `index`. Throws beyond what was handed out. */
   applied(index: LogIndex): void {
     const { log } = this.replica;
     // A batch that was under way when a snapshot was installed.
@@ -289,6 +332,11 @@ export class RawNode {
     this.applyingSince = this.replica.now;
   }
 
+  /**
+   * The answer to one of `Ready.fetches`: entries from `fetch.from` on, as many as were read. None
+   * says that the log has been compacted beyond it meanwhile, which ends in a snapshot for `send`
+   * and breaks an invariant for `apply`.
+   */
   entriesFetched(
     fetch: { readonly purpose: 'send' | 'apply'; readonly to: ReplicaId; readonly from: LogIndex },
     entries: readonly Entry[],
@@ -296,7 +344,11 @@ export class RawNode {
     const { role } = this.core;
     if (fetch.purpose === 'apply') {
       this.fetchingToApply = false;
-      if (fetch.from === this.replica.log.applyingIndex + 1) this.fetchedToApply = entries;
+      // A snapshot was installed meanwhile.
+      if (fetch.from !== this.replica.log.applyingIndex + 1) return;
+      // Nothing unapplied is ever compacted: without an answer the same question would come for ever.
+      assert(entries.length > 0, () => `entry ${fetch.from} to apply is not in the log on disk`);
+      this.fetchedToApply = entries;
     } else if (role.kind === 'leader') {
       role.onFetched(fetch.to, fetch.from, entries);
     }
@@ -308,6 +360,7 @@ export class RawNode {
     return this.isLeader ? { type: 'snapshot', from, to, term, snapshot } : undefined;
   }
 
+  /** The transfer to `to` ended: all bytes arrived, or not. Only then is it offered another one. */
   snapshotSent(result: {
     readonly to: ReplicaId;
     readonly index: LogIndex;
@@ -338,6 +391,7 @@ export class RawNode {
     return this.replica.log.termAt(index);
   }
 
+  /** A copy of what can be seen from outside. Costs O(members): for status, metrics and tests. */
   status(): RaftStatus {
     const { replica } = this;
     const { log } = replica;
@@ -375,7 +429,8 @@ function checkOptions(options: RaftOptions): void {
     heartbeatTicks >= 1 && heartbeatTicks < electionTicks,
     () => `heartbeatTicks ${heartbeatTicks} must lie below electionTicks ${electionTicks}`,
   );
-  // Followers wait at least electionTicks by their clock; ours may run slower (R31, R33).
+  // Followers wait at least electionTicks by their clock; ours may run slower (R31, R33). What is
+  // left between the two is the drift that clocks may have: the README has the arithmetic.
   assert(
     leaseTicks < electionTicks,
     () => `leaseTicks ${leaseTicks} must lie below electionTicks ${electionTicks}`,

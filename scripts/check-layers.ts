@@ -2,7 +2,7 @@
  * Checks the house rules of imports: who may see whom, no cycles, and in `raft/` no word that a
  * compiler cannot ban. Part of `npm test`; its message names the rule.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize, relative } from 'node:path';
 import { projectRoot } from './project-root.js';
 
@@ -63,7 +63,9 @@ const free = ['src/main.ts', 'src/node.ts', 'test', 'scripts'];
 const bannedInRaft =
   /\b(async|await|Promise|Date|Math\.random|console|process|setTimeout|setInterval)\b/;
 
+/** None for a folder that has no files yet: git does not keep empty ones. */
 function sources(folder: string): string[] {
+  if (!existsSync(join(projectRoot, folder))) return [];
   return readdirSync(join(projectRoot, folder), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts'))
     .map((name) => normalize(join(folder, name)));

@@ -141,7 +141,7 @@ export class SimMember implements CheckedMember {
         memberships: disk.memberships(),
         tail: disk.tail(this.random.integer(0, disk.lastIndex - disk.firstIndex + 1)),
         // Half overwritten, the state machine stands nowhere.
-        appliedIndex: engine.restoringMarker ? 0 : engine.state.index,
+        appliedIndex: engine.restoringMarker ? disk.firstIndex - 1 : engine.state.index,
         restoring: engine.restoringMarker,
       },
     );
