@@ -19,7 +19,15 @@ import {
 /** What the network does with one message; `lose` is decided when it is sent. */
 export type LinkFilter = (from: NodeId, to: NodeId, message: GroupMessage) => 'pass' | 'lose';
 
+interface Transfer {
+  readonly from: NodeId;
+  readonly to: NodeId;
+  readonly end: (verdict: Verdict) => void;
+}
+
 type Verdict = { readonly ok: boolean; readonly reason: string };
+
+const broken: Verdict = { ok: false, reason: 'the connection broke' };
 
 export interface MemoryNetworkOptions {
   readonly clock: Clock;
@@ -37,6 +45,7 @@ export class MemoryNetwork {
   frames = 0;
   private readonly options: MemoryNetworkOptions;
   private readonly ends = new Map<NodeId, MemoryTransport>();
+  private readonly transfers = new Set<Transfer>();
   /** Directed links that are cut. */
   private readonly cuts = new Set<string>();
 
@@ -57,6 +66,7 @@ export class MemoryNetwork {
     else if (!this.cuts.has(linkName(from, to))) {
       this.cuts.add(linkName(from, to));
       this.ends.get(from)?.connectionChanged(to, false);
+      this.breakTransfers();
     }
   }
 
@@ -98,17 +108,31 @@ export class MemoryNetwork {
     const receiver = this.isUp(from, to) ? this.ends.get(to)?.receiver : undefined;
     if (receiver === undefined) return Promise.resolve({ ok: false, reason: 'no connection' });
     return new Promise((resolve) => {
+      const transfer: Transfer = {
+        from,
+        to,
+        end: (verdict) => {
+          this.transfers.delete(transfer);
+          resolve(verdict);
+        },
+      };
+      this.transfers.add(transfer);
       receiver.onSnapshot({
         header,
         node: from,
         chunks: this.chunksOnTheWay(from, to, chunks),
         finish: ({ ok, reason = '' }) => {
-          // The verdict travels, too.
-          if (this.isUp(to, from)) resolve({ ok, reason });
-          else resolve({ ok: false, reason: 'the connection broke' });
+          transfer.end({ ok, reason });
         },
       });
     });
+  }
+
+  /** A node went away, or a link was cut: the snapshots on their way there are lost. */
+  breakTransfers(): void {
+    for (const { from, to, end } of [...this.transfers]) {
+      if (!this.isUp(from, to) || !this.isUp(to, from)) end(broken);
+    }
   }
 
   private async *chunksOnTheWay(
@@ -118,7 +142,7 @@ export class MemoryNetwork {
   ): AsyncGenerator<Uint8Array> {
     for await (const chunk of chunks) {
       const arrived = await this.onChunk(chunk, to);
-      if (!this.isUp(from, to)) throw new SnapshotInterrupted('the connection broke');
+      if (!this.isUp(from, to)) throw new SnapshotInterrupted(broken.reason);
       yield arrived;
     }
   }
@@ -190,6 +214,7 @@ export class MemoryTransport implements Transport {
   async close(): Promise<void> {
     this.receiver = undefined;
     this.frames.clear();
+    this.network.breakTransfers();
     return Promise.resolve();
   }
 

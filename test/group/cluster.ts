@@ -3,7 +3,7 @@
  * Time moves by ticks that the test gives.
  */
 import { groupId, nodeId, replicaId, type GroupId, type NodeId } from '../../raft/index.js';
-import { MemoryEngine, RaftLog } from '../../storage/index.js';
+import { MemoryEngine, RaftLog, type RecoveredGroup } from '../../storage/index.js';
 import type { GroupLimits } from '../../src/group/group-context.js';
 import type { Group, ProposeOutcome, ReadOutcome } from '../../src/group/group.js';
 import { Host, type RaftSettings } from '../../src/group/host.js';
@@ -94,21 +94,7 @@ export class ClusterNode {
       this.fatal ??= error;
       this.kill();
     };
-    const log = await RaftLog.open(
-      {
-        directory: '/raft',
-        segmentBytes: 64 * KiB,
-        tailBytesMax: 64 * KiB,
-        heldSegmentsMax: 4,
-        onFailure: stop,
-      },
-      {
-        disk: this.disk.mount(),
-        schedule: (run) => {
-          clock.endOfTurn(run);
-        },
-      },
-    );
+    const log = await this.openLog(this.disk, stop);
     const transport = network.attach(this.id);
     const host = new Host({
       node: this.id,
@@ -127,6 +113,32 @@ export class ClusterNode {
     for (const id of cluster.groupIds()) groups.set(id, await this.addGroup(host, id));
     await host.start();
     this.running = { host, log, transport, groups };
+  }
+
+  private openLog(disk: SimulatedDisk, onFailure: (error: Error) => void): Promise<RaftLog> {
+    return RaftLog.open(
+      {
+        directory: '/raft',
+        segmentBytes: 64 * KiB,
+        tailBytesMax: 64 * KiB,
+        heldSegmentsMax: 4,
+        onFailure,
+      },
+      {
+        disk: disk.mount(),
+        schedule: (run) => {
+          this.cluster.clock.endOfTurn(run);
+        },
+      },
+    );
+  }
+
+  /** What a restart would find of the first group in the log, now. */
+  async recoverableLog(): Promise<RecoveredGroup> {
+    const log = await this.openLog(this.disk.copy(), () => undefined);
+    const [recovered] = log.recovered;
+    if (recovered === undefined) throw new Error(`node ${this.id} has an empty log`);
+    return recovered;
   }
 
   private addGroup(host: Host, id: GroupId): Promise<Group<LedgerResult>> {
@@ -243,10 +255,13 @@ export class Cluster {
   async writeMany(prefix: string, count: number, bytes = 0, group = groupId(1)): Promise<string[]> {
     const leader = await this.leader(group);
     const texts = Array.from({ length: count }, (_, i) => `${prefix}${i}`.padEnd(bytes, '.'));
-    const outcomes = texts.map((text) => propose(leader, text, group));
-    for (const outcome of outcomes) {
-      const { kind } = await this.outcome(outcome);
-      if (kind !== 'applied') throw new Error(`a write became ${kind}`);
+    // In portions: what is proposed in one turn is applied, and made durable, in one batch.
+    for (let at = 0; at < count; at += 5) {
+      const outcomes = texts.slice(at, at + 5).map((text) => propose(leader, text, group));
+      for (const outcome of outcomes) {
+        const { kind } = await this.outcome(outcome);
+        if (kind !== 'applied') throw new Error(`a write became ${kind}`);
+      }
     }
     return texts;
   }
