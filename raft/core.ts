@@ -36,7 +36,7 @@ export class Core {
   /** `stalled`: this member's own disk or state machine has not moved for too long. */
   tick(stalled: boolean): void {
     const { role, replica } = this;
-    replica.now++;
+    replica.ticks++;
     this.stalled = stalled;
     if (role.kind === 'leader') {
       if (stalled || role.tick() === 'stepDown') this.becomeFollower(noReplica);
@@ -163,9 +163,9 @@ export class Core {
     if (message.transfer) return false;
     const { replica, role } = this;
     const { checkQuorum, preVote, electionTicks } = replica.options;
-    if (replica.now < this.silentUntil) return true;
+    if (replica.ticks < this.silentUntil) return true;
     if (!checkQuorum && !preVote) return false;
-    return role.kind === 'leader' || replica.now - replica.leaderHeardAt < electionTicks;
+    return role.kind === 'leader' || replica.ticks - replica.leaderHeardAt < electionTicks;
   }
 
   private onLowerTerm(message: Message): void {

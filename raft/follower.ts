@@ -27,7 +27,7 @@ export class Follower {
   hear(leader: ReplicaId): void {
     this.elapsed = 0;
     this.replica.leader = leader;
-    this.replica.leaderHeardAt = this.replica.now;
+    this.replica.leaderHeardAt = this.replica.ticks;
   }
 
   onAppend(message: AppendRequest): void {
@@ -148,7 +148,7 @@ export class Follower {
   /** True when the leader was asked; the answer comes as a read state. */
   askReadIndex(context: string): void {
     const { id: from, leader: to, term } = this.replica;
-    this.asked.push({ context, sinceTick: this.replica.now });
+    this.asked.push({ context, sinceTick: this.replica.ticks });
     this.replica.send({ type: 'readIndex', from, to, term, context });
   }
 
@@ -164,10 +164,10 @@ export class Follower {
 
   /** Reads that the leader never answered: lost messages are not sent again, reads are asked anew. */
   expireReads(): void {
-    const { now, options, readStates } = this.replica;
+    const { ticks, options, readStates } = this.replica;
     while (
       this.asked.length > 0 &&
-      now - (this.asked[0]?.sinceTick ?? now) >= options.electionTicks
+      ticks - (this.asked[0]?.sinceTick ?? ticks) >= options.electionTicks
     ) {
       const read = this.asked.shift();
       if (read !== undefined) readStates.push({ context: read.context, index: undefined });

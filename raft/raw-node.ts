@@ -99,10 +99,10 @@ export class RawNode {
    * heartbeats keep everybody else from taking over. Something that moves slowly is not stalled.
    */
   private isStalled(): boolean {
-    const { now, options, log } = this.replica;
-    if (this.persisting && now - this.persistingSince >= options.stalledTicksMax) return true;
+    const { ticks, options, log } = this.replica;
+    if (this.persisting && ticks - this.persistingSince >= options.stalledTicksMax) return true;
     return (
-      log.applyingIndex > log.appliedIndex && now - this.applyingSince >= options.stalledTicksMax
+      log.applyingIndex > log.appliedIndex && ticks - this.applyingSince >= options.stalledTicksMax
     );
   }
 
@@ -143,14 +143,16 @@ export class RawNode {
 
   /**
    * Time that passed without `tick()`, in ticks: a stalled loop makes up for no tick, so that its own
-   * stall starts no election, but a lease has aged meanwhile (R30). Call before every use of a lease.
+   * stall starts no election, ends no promise and makes no disk look hung; but a lease has aged
+   * meanwhile (R30), and this ages it. Call before every use of a lease. Throws RaftInvariantError
+   * unless `ticks` is a count.
    */
   elapse(ticks: number): void {
     assert(
       Number.isInteger(ticks) && ticks >= 0,
       () => `elapsed ticks must be a count, got ${ticks}`,
     );
-    this.replica.now += ticks;
+    this.replica.missedTicks += ticks;
   }
 
   /** The membership in force at an applied index (for the head of a snapshot). */
@@ -266,7 +268,7 @@ export class RawNode {
       return nothingToPersist;
     }
     this.persisting = true;
-    this.persistingSince = replica.now;
+    this.persistingSince = replica.ticks;
     return { hardState, entries, logReset, messagesAfterPersist };
   }
 
@@ -281,7 +283,7 @@ export class RawNode {
     const last = committed[committed.length - 1];
     if (last === undefined) return [];
     log.applyingIndex = last.index;
-    this.applyingSince = this.replica.now;
+    this.applyingSince = this.replica.ticks;
     return committed;
   }
 
@@ -329,7 +331,7 @@ export class RawNode {
     // A batch that was under way when a snapshot was installed.
     if (index < log.appliedIndex) return;
     log.appliedTo(index);
-    this.applyingSince = this.replica.now;
+    this.applyingSince = this.replica.ticks;
   }
 
   /**

@@ -33,10 +33,16 @@ export class Replica {
   term: Term;
   vote: ReplicaId;
   leader: ReplicaId = noReplica;
-  /** Ticks since construction: the only time there is. */
-  now = 0;
   /**
-   * When a leader was last heard, of whatever term. It outlives changes of term and role: a leader
+   * Ticks given since construction. Never ahead of true time: a stalled loop gives none, and makes up
+   * for none. So it measures what must not end too early: promises to a leader, silence after a
+   * restart, patience with a disk. None of them ends because this process stood still.
+   */
+  ticks = 0;
+  /** Ticks that passed without being given, as far as the driver has said (`elapse`). */
+  missedTicks = 0;
+  /**
+   * When (in `ticks`) a leader was last heard, of whatever term. It outlives changes of term and role: a leader
    * may hold a lease on the strength of our answer, and learning a higher term from somebody else
    * does not take that answer back.
    */
@@ -89,6 +95,16 @@ export class Replica {
     const { term, vote } = state.hardState;
     this.term = Math.max(term, this.log.lastTerm);
     this.vote = this.term === term ? vote : noReplica;
+  }
+
+  /**
+   * Never behind true time, as of the driver's last word. It measures the one thing that must not
+   * last too long: the lease. Two clocks, since one cannot be late and early at once: a heartbeat that
+   * waited in the queue of a stalled process is heard before the driver tells of the stall, and by
+   * this clock the promise that it brings would be shorter by all of it.
+   */
+  get now(): number {
+    return this.ticks + this.missedTicks;
   }
 
   get membershipAt(): MembershipAt {

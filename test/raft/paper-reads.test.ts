@@ -9,7 +9,9 @@ import {
   heartbeat,
   members,
   message,
+  preVote,
   stateWith,
+  vote,
   voters,
 } from './lone-member.js';
 
@@ -207,6 +209,48 @@ describe('paper: reads', () => {
       member.node.elapse(6);
       expect(isLeased(member)).to.equal(false);
     });
+
+    it('D03: a stalled loop ends no promise that was given to a leader', () => {
+      const member = new LoneMember({ preVote: true, checkQuorum: true });
+      member.step(message(2, 1, heartbeat()));
+      member.node.elapse(100);
+      member.tick(9);
+      member.take();
+      member.step(message(3, 2, preVote([0, 0])));
+      member.step(message(3, 2, vote([0, 0])));
+      expect(member.take()).to.deep.equal([]);
+      member.tick(1);
+      member.step(message(3, 2, preVote([0, 0])));
+      expect(member.take('preVoteReply')).to.have.length(1);
+    });
+
+    it('D03: nor the silence after a restart, nor the wait for a read', () => {
+      const member = new LoneMember({ checkQuorum: true, silentTicks: 5 });
+      member.node.elapse(100);
+      member.step(message(3, 1, vote([0, 0])));
+      expect(member.take()).to.deep.equal([]);
+      member.step(message(2, 1, heartbeat()));
+      member.do((node) => node.readIndex('a'));
+      member.node.elapse(100);
+      member.tick(1);
+      expect(member.reads).to.deep.equal([]);
+    });
+
+    for (const held of ['disk', 'state machine'] as const) {
+      it(`a stalled loop does not take its ${held} for hung`, () => {
+        const member = leader({ stalledTicksMax: 40 });
+        if (held === 'disk') member.holdsPersist = true;
+        else member.holdsApply = true;
+        member.do((node) => node.propose(Uint8Array.of(1)));
+        member.acknowledge(2);
+        member.acknowledge(3);
+        member.node.elapse(1000);
+        member.tick(39);
+        expect(member.node.isLeader).to.equal(true);
+        member.tick(2);
+        expect(member.node.isLeader).to.equal(false);
+      });
+    }
 
     it('D03: TimeoutNow ends it for the term, also when the transfer fails', () => {
       const member = leased();

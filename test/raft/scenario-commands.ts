@@ -211,6 +211,11 @@ const commands: Readonly<Record<string, Command>> = {
     propose(group, numberAt(words, 0), payloadOf('x'.repeat(numberAt(words, 1)))),
   tick: (group, words) =>
     group.tick(idsOf(group, words[0]), words[1] === undefined ? 1 : numberAt(words, 1)),
+  elapse: (group, words) => {
+    for (const id of idsOf(group, words[0])) {
+      group.member(id).input((node) => node.elapse(numberAt(words, 1)));
+    }
+  },
   deliver: (group, words) => group.deliver(group.network.take(selectorOf(words))),
   drop: (group, words) => group.drop(group.network.take(selectorOf(words))),
   duplicate: (group, words) => group.duplicate(selectorOf(words)),
