@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { runCoreSim } from '../test/sim/core-sim.js';
 import type { RunResult } from '../test/sim/core-sim.js';
 import { Coverage, covered } from '../test/sim/coverage.js';
+import { failureReport } from '../test/sim/failure-report.js';
 
 interface SimArguments {
   readonly seeds: number;
@@ -18,15 +19,16 @@ interface SimArguments {
   readonly workers: number;
   readonly failuresMax: number;
   readonly trace: boolean;
+  /** Print the trace hash of each seed: two runs of a seed must have the same. */
+  readonly hashes: boolean;
 }
 
 /** With fewer seeds some fault may well not have happened by chance. */
 const coverageSeedsMin = 1000;
-const traceLinesOnFailure = 60;
 const progressEveryMs = 5000;
 
 const usage = `usage: npm run sim -- [--kind core] [--seeds N] [--seed-from S] [--seconds 20]
-                     [--workers 1] [--failures 1] [--trace]`;
+                     [--workers 1] [--failures 1] [--trace] [--hashes]`;
 
 function readArguments(): SimArguments {
   const { values } = parseArgs({
@@ -38,6 +40,7 @@ function readArguments(): SimArguments {
       workers: { type: 'string', default: '1' },
       failures: { type: 'string', default: '1' },
       trace: { type: 'boolean', default: false },
+      hashes: { type: 'boolean', default: false },
     },
   });
   if (values.kind !== 'core') throw new RangeError(`--kind core is what there is`);
@@ -48,6 +51,7 @@ function readArguments(): SimArguments {
     workers: wholeNumber('--workers', values.workers, 1),
     failuresMax: wholeNumber('--failures', values.failures, 1),
     trace: values.trace,
+    hashes: values.hashes,
   };
 }
 
@@ -91,7 +95,9 @@ class Report {
     for (const what of covered) {
       console.log(`${String(this.coverage.counts[what]).padStart(10)}  ${what}`);
     }
-    for (const failure of this.failures) explain(failure, args);
+    for (const failure of this.failures) {
+      console.log(`\n${failureReport(failure, args.seconds).join('\n')}\n`);
+    }
     const missing = this.done >= coverageSeedsMin ? this.coverage.missing : [];
     for (const what of missing) console.log(`never happened: ${what}`);
     const failed = this.failures.length;
@@ -101,25 +107,6 @@ class Report {
     );
     return failed === 0 && missing.length === 0;
   }
-}
-
-/** Runs a failing seed again to show how it came to it; the same seed takes the same course. */
-function explain(failed: RunResult, args: SimArguments): void {
-  const again = runCoreSim({
-    seed: failed.seed,
-    seconds: args.seconds,
-    traceLines: traceLinesOnFailure,
-  });
-  console.log(`\nseed ${failed.seed} failed:`);
-  for (const line of again.lines) console.log(line);
-  console.log(failed.failure);
-  if (again.hash !== failed.hash) console.log('the second run took another course: not determined');
-  console.log(replayLine(failed.seed, args.seconds));
-}
-
-function replayLine(seed: number, seconds: number): string {
-  const time = seconds === 20 ? '' : ` --seconds ${seconds}`;
-  return `npm run sim -- --kind core --seed-from ${seed} --seeds 1 --trace${time}\n`;
 }
 
 function runTraced(args: SimArguments): boolean {
@@ -185,6 +172,7 @@ async function main(): Promise<void> {
   } else {
     runHere(args, (result) => {
       report.add(result);
+      if (args.hashes) console.log(`seed ${result.seed} ${result.hash}`);
       return report.failures.length < args.failuresMax;
     });
   }

@@ -65,6 +65,7 @@ export class SimClient {
     const size = this.random.integer(4, this.world.plan.payloadMax);
     target.propose(commandOf(write.value, size), (outcome, index) => {
       this.history.writeEnds(write, outcome, index);
+      if (outcome === 'ok') this.readFromDeposed();
       if (outcome === 'notApplied') this.believed = target.seen?.leader ?? noReplica;
       next();
     });
@@ -78,11 +79,22 @@ export class SimClient {
     });
   }
 
+  /**
+   * Reads from whoever leads without knowing that another was elected since. Such moments are short,
+   * and nowhere else can a read be stale: so none goes by in which something was acknowledged.
+   */
+  private readFromDeposed(): void {
+    const leader = this.world.leader();
+    for (const member of this.world.members.values()) {
+      if (member.isLeader && member !== leader) this.read(member, () => undefined);
+    }
+  }
+
   /** Mostly the leader as far as this client knows, and often enough somebody else. */
   private target(): SimMember | undefined {
+    const leader = this.world.leader();
     const known = this.world.members.get(this.believed);
     if (known?.isRunning === true && this.random.chance(0.7)) return known;
-    const leader = this.world.leader();
     if (leader !== undefined && this.random.chance(0.7)) {
       this.believed = leader.id;
       return leader;

@@ -1,0 +1,71 @@
+import { expect } from 'chai';
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { projectRoot } from '../../scripts/project-root.js';
+import { runCoreSim } from './core-sim.js';
+
+const run = promisify(execFile);
+
+/** The command line of the simulator, compiled or not, as this file is. */
+const command = join(
+  import.meta.dirname,
+  `../../scripts/sim.${import.meta.filename.endsWith('.ts') ? 'ts' : 'js'}`,
+);
+
+function simulate(...flags: readonly string[]): Promise<{ stdout: string }> {
+  return run(process.execPath, [...process.execArgv, command, ...flags]);
+}
+
+/** Lines of `seeds.txt`: a seed, and after `#` what it found. */
+function keptSeeds(): readonly { readonly seed: number; readonly found: string }[] {
+  const path = join(projectRoot, 'test/sim/seeds.txt');
+  if (!existsSync(path)) throw new Error(`${path} is missing`);
+  return readFileSync(path, 'utf8')
+    .split('\n')
+    .filter((line) => /^\d/.test(line))
+    .map((line) => {
+      const [seed = '', found = ''] = line.split('#');
+      return { seed: Number(seed), found: found.trim() };
+    });
+}
+
+describe('simulation of one group', () => {
+  it('keeps every invariant through 2,000 storms and heals, and meets every kind of fault', async function () {
+    this.timeout(300_000);
+    const { stdout } = await simulate('--seeds', '2000', '--workers', '2');
+    expect(stdout).to.match(/2000 seeds of 20 virtual seconds.*: 2000 passed, 0 failed/);
+    expect(stdout).to.not.include('never happened');
+  });
+
+  it('takes the same course for each of 100 seeds in another process', async function () {
+    this.timeout(120_000);
+    const here = Array.from({ length: 100 }, (_, seed) => hashOf(seed));
+    const { stdout } = await simulate('--seeds', '100', '--seed-from', '0', '--hashes');
+    const there = stdout.split('\n').flatMap((line) => /^seed (\d+) (\w+)$/.exec(line)?.[2] ?? []);
+    expect(there).to.deep.equal(here);
+    expect(new Set(here).size).to.equal(100);
+  });
+
+  describe('a seed that once found something', () => {
+    for (const { seed, found } of keptSeeds()) {
+      it(`${seed}: ${found}`, () => {
+        expect(runCoreSim({ seed, seconds: 20, traceLines: 0 }).failure).to.equal(undefined);
+      });
+    }
+  });
+
+  it('refuses arguments that mean nothing, with the reason and the usage', async () => {
+    const error = await simulate('--seeds', '1', '--seconds', '0').then(
+      () => undefined,
+      (reason: unknown) => reason,
+    );
+    expect(String(error)).to.match(/--seconds must be a whole number of at least 1, got 0/);
+    expect(String(error)).to.match(/usage: npm run sim/);
+  });
+});
+
+function hashOf(seed: number): string {
+  return runCoreSim({ seed, seconds: 20, traceLines: 0 }).hash;
+}
