@@ -44,9 +44,21 @@ interface ScanStart {
   readonly afterKey: Uint8Array | undefined;
 }
 
-/** Where a request begins: at its cursor, after its key, or at the first slot. */
+/**
+ * Where a request begins: at its cursor, after its key, or at the first slot. Throws KvError
+ * KV_INVALID when that lies outside the slot it asks for: it would be given keys of another one.
+ */
 export function startOf({ slot, cursor, afterKey }: ScanStart): ScanPosition {
-  if (cursor !== undefined) return decodeCursor(cursor);
-  if (afterKey !== undefined) return { slot: slotOf(afterKey), after: afterKey };
-  return { slot: slot ?? slotNumber(0), after: undefined };
+  const position =
+    cursor !== undefined
+      ? decodeCursor(cursor)
+      : { slot: afterKey === undefined ? undefined : slotOf(afterKey), after: afterKey };
+  const start = position.slot ?? slot ?? slotNumber(0);
+  if (slot !== undefined && start !== slot) {
+    throw new KvError(
+      `the scan asks for slot ${slot} and goes on in slot ${start}: send the slot it began with`,
+      { code: 'KV_INVALID', outcome: 'notApplied' },
+    );
+  }
+  return { slot: start, after: position.after };
 }
