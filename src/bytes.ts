@@ -147,6 +147,11 @@ export class ByteReader {
     return this.at;
   }
 
+  /** Throws when something is left: a newer program's field must not be skipped. */
+  end(what: string): void {
+    if (this.left > 0) throw new RangeError(`${what}: ${this.left} bytes too many`);
+  }
+
   /** What was read since a position; an alias. */
   since(position: number): Buffer {
     return this.bytes.subarray(position, this.at);

@@ -107,7 +107,12 @@ export function decodeCommand(bytes: Uint8Array): Command {
       `command version ${found}, this program knows ${version}: use a newer one`,
     );
   const kind = reader.u8();
-  const logTimeMs = reader.u64();
+  const command = decodeBody(reader, kind, reader.u64());
+  reader.end('command');
+  return command;
+}
+
+function decodeBody(reader: ByteReader, kind: number, logTimeMs: number): Command {
   switch (kind) {
     case commandKind.writes:
       return { kind: 'writes', logTimeMs, writes: reader.list(() => decodeWrite(reader)) };
@@ -121,6 +126,9 @@ export function decodeCommand(bytes: Uint8Array): Command {
 }
 
 function encodeSession(writer: ByteWriter, session: Session): void {
+  // Here it fails one call; in the log it would stop every replica.
+  if (session.clientId.byteLength !== clientIdBytes)
+    throw new RangeError(`client id of ${session.clientId.byteLength} bytes`);
   writer.raw(session.clientId);
   writer.u64(session.sequence);
   writer.u64(session.firstUnacknowledged);
@@ -128,7 +136,7 @@ function encodeSession(writer: ByteWriter, session: Session): void {
 }
 
 function decodeWrite(reader: ByteReader): DecodedWrite {
-  const session = reader.u8() === 1 ? decodeSession(reader) : undefined;
+  const session = reader.bool() ? decodeSession(reader) : undefined;
   const from = reader.position;
   const operation = decodeOperation(reader);
   if (operation.kind === 'get') throw new RangeError('a get is no write');
@@ -147,8 +155,14 @@ function decodeSession(reader: ByteReader): Session {
 function decodeDue(reader: ByteReader): Due {
   const slot = reader.u16();
   const dueMs = reader.u64();
-  const kind = reader.u8() === dueKinds.key ? 'key' : 'session';
+  const kind = decodeDueKind(reader.u8());
   return { slot, dueMs, kind, revision: reader.u64(), key: reader.sized() };
+}
+
+function decodeDueKind(kind: number): Due['kind'] {
+  if (kind === dueKinds.key) return 'key';
+  if (kind === dueKinds.session) return 'session';
+  throw new UnknownCommand(`due kind ${kind}: use a newer program`);
 }
 
 function encodeOperation(writer: ByteWriter, operation: Operation | Transaction): void {
@@ -220,7 +234,7 @@ function decodeSimple(reader: ByteReader, kind: number): Operation {
         value,
         ttlMs,
         condition: decodeCondition(reader),
-        returnPrevious: reader.u8() === 1,
+        returnPrevious: reader.bool(),
       };
     }
     case operationKind.delete:
@@ -228,7 +242,7 @@ function decodeSimple(reader: ByteReader, kind: number): Operation {
         kind: 'delete',
         key: reader.sized(),
         condition: decodeCondition(reader),
-        returnPrevious: reader.u8() === 1,
+        returnPrevious: reader.bool(),
       };
     case operationKind.increment:
       return { kind: 'increment', key: reader.sized(), delta: reader.f64(), ttlMs: reader.u64() };
@@ -261,7 +275,7 @@ function decodeCondition(reader: ByteReader): Condition {
 function decodeCompare(reader: ByteReader): Compare {
   const kind = reader.u8();
   const key = reader.sized();
-  if (kind === compareKind.exists) return { kind: 'exists', key, exists: reader.u8() === 1 };
+  if (kind === compareKind.exists) return { kind: 'exists', key, exists: reader.bool() };
   if (kind === compareKind.revision) return { kind: 'revision', key, revision: reader.u64() };
   if (kind === compareKind.value) return { kind: 'value', key, value: reader.sized() };
   throw new UnknownCommand(`compare kind ${kind}: use a newer program`);

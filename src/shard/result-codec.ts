@@ -62,7 +62,10 @@ function writeKv(writer: ByteWriter, kv: KeyValue | undefined): void {
 }
 
 export function decodeResult(bytes: Uint8Array): WriteResult {
-  return read(new ByteReader(bytes));
+  const reader = new ByteReader(bytes);
+  const result = read(reader);
+  reader.end('result');
+  return result;
 }
 
 function read(reader: ByteReader): WriteResult {

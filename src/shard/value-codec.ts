@@ -39,16 +39,24 @@ export function encodeValue(value: StoredValue): Uint8Array {
   return bytes;
 }
 
+function safe(high: number, low: number): number {
+  const value = high * 2 ** 32 + low;
+  if (!Number.isSafeInteger(value)) throw new RangeError(`value: ${value} is no safe integer`);
+  return value;
+}
+
 /** The bytes of the result alias `stored`. */
 export function decodeValue(stored: Uint8Array): StoredValue {
   const bytes = Buffer.from(stored.buffer, stored.byteOffset, stored.byteLength);
   check(bytes[0] ?? 0, 'value');
   if (bytes[1] !== stringType)
     throw new RangeError(`value of type ${bytes[1]}, this program knows strings`);
+  if (bytes.byteLength < valueHeadBytes)
+    throw new RangeError(`value of ${bytes.byteLength} bytes, its head has ${valueHeadBytes}`);
   return {
-    revision: bytes.readUInt32BE(6) * 2 ** 32 + bytes.readUInt32BE(10),
+    revision: safe(bytes.readUInt32BE(6), bytes.readUInt32BE(10)),
     ordinal: bytes.readUInt16BE(14),
-    expiresAtMs: bytes.readUInt32BE(16) * 2 ** 32 + bytes.readUInt32BE(20),
+    expiresAtMs: safe(bytes.readUInt32BE(16), bytes.readUInt32BE(20)),
     bytes: bytes.subarray(valueHeadBytes),
   };
 }
@@ -102,6 +110,7 @@ export function decodeSessionRecord(stored: Uint8Array): SessionRecord {
       result: reader.sized(),
     });
   }
+  reader.end('session record');
   return { floor, lastNotAfterMs, entries };
 }
 
@@ -157,11 +166,13 @@ export function decodeSlotState(stored: Uint8Array): SlotState {
   if (!ownerships.has(ownership)) throw new RangeError(`slot ownership ${ownership}`);
   // One of the numbers of SlotOwnership, as just checked.
   const known = ownership as SlotOwnership;
-  return {
+  const state = {
     ownership: known,
     epoch: reader.u64(),
     instance: reader.u64(),
     change: reader.u64(),
     expiring: reader.bool(),
   };
+  reader.end('slot state');
+  return state;
 }
