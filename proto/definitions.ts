@@ -45,23 +45,25 @@ function load(): protobuf.Root {
       : join(protoFolder, target);
   root.loadSync([...protoFiles, 'google/rpc/status.proto']);
   root.resolveAll();
-  giveEmptyBytes(root);
+  giveDefaults(root);
   return root;
 }
 
-/** protobufjs gives an empty *array* for bytes that were not sent: ours are bytes, always. */
-function giveEmptyBytes(namespace: protobuf.NamespaceBase): void {
+/**
+ * What a field that was not sent reads as. protobufjs gives an empty *array* for bytes, and for a
+ * member of a oneof the default of its type, which cannot be told from one that was sent: here bytes
+ * are bytes, and what has presence is null.
+ */
+function giveDefaults(namespace: protobuf.NamespaceBase): void {
   for (const nested of namespace.nestedArray) {
     if (nested instanceof protobuf.Type) {
       for (const field of nested.fieldsArray) {
-        if (field.type !== 'bytes' || field.repeated || field.partOf !== null) continue;
-        Object.defineProperty(nested.ctor.prototype, field.name, {
-          value: noBytes,
-          writable: true,
-        });
+        const value = field.partOf !== null ? null : noBytes;
+        if (value === noBytes && (field.type !== 'bytes' || field.repeated)) continue;
+        Object.defineProperty(nested.ctor.prototype, field.name, { value, writable: true });
       }
     }
-    if (nested instanceof protobuf.Namespace) giveEmptyBytes(nested);
+    if (nested instanceof protobuf.Namespace) giveDefaults(nested);
   }
 }
 

@@ -4,10 +4,13 @@
  * A line is {"key": ..., "value": ...} with text, or {"key_base64": ..., "value_base64": ...}.
  */
 import {
+  closeSync,
   createReadStream,
   createWriteStream,
   existsSync,
-  readFileSync,
+  ftruncateSync,
+  openSync,
+  readSync,
   statSync,
   type WriteStream,
 } from 'node:fs';
@@ -25,6 +28,8 @@ import { withClient, withClientFlags, type ClientFlags } from './options.js';
 const batchLength = 100;
 const batchBytes = 512 * 1024;
 const batchesInFlight = 4;
+const newline = 0x0a;
+const tailBytes = 64 * 1024;
 
 export interface Item {
   readonly key: Uint8Array;
@@ -247,15 +252,37 @@ async function runLoad(
   }
 }
 
+/**
+ * Where an interrupted dump ended: the key of its last whole line, undefined without one. A line
+ * that was being written when it ended is cut off.
+ */
+export function cutToWholeLines(file: string): Uint8Array | undefined {
+  const { size } = statSync(file);
+  const descriptor = openSync(file, 'r+');
+  try {
+    // From the end backwards until a whole line is in sight; a line is at most a few MiB.
+    for (let length = Math.min(size, tailBytes); ; length = Math.min(size, length * 2)) {
+      const tail = Buffer.alloc(length);
+      readSync(descriptor, tail, 0, length, size - length);
+      const end = tail.lastIndexOf(newline);
+      const begin = end < 1 ? -1 : tail.lastIndexOf(newline, end - 1);
+      if (length < size && begin < 0) continue;
+      ftruncateSync(descriptor, size - length + end + 1);
+      return end < 0 ? undefined : parseLine(tail.toString('utf8', begin + 1, end), 0).key;
+    }
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
 async function runDump(
   client: QuorateClient,
   file: string | undefined,
   flags: DumpFlags,
 ): Promise<void> {
   const resume = flags.resume === true && file !== undefined && existsSync(file);
-  const lastLine = resume ? readFileSync(file, 'utf8').trimEnd().split('\n').at(-1) : undefined;
   const after = flags.after === undefined ? undefined : Buffer.from(flags.after, 'utf8');
-  const afterKey = lastLine === undefined || lastLine === '' ? after : parseLine(lastLine, 0).key;
+  const afterKey = (resume ? cutToWholeLines(file) : undefined) ?? after;
   const output =
     file === undefined ? process.stdout : createWriteStream(file, { flags: resume ? 'a' : 'w' });
   const shown = file !== undefined && process.stderr.isTTY;
