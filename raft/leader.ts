@@ -59,7 +59,8 @@ export class Leader {
     this.replica = replica;
     this.lease = new Lease(replica.options.leaseTicks);
     replica.leader = replica.id;
-    this.followMembership();
+    // Nobody has been heard in this term: a leader that nobody hears must not last on old answers.
+    this.followMembership({ newcomersActive: false });
     this.noopIndex = this.append(EntryKind.noop, noData);
     this.toldCommit = replica.log.commitIndex;
     this.beginRound();
@@ -132,7 +133,7 @@ export class Leader {
     const bytes = entryBytes(entry);
     this.uncommitted.push({ index: entry.index, bytes });
     this.uncommittedBytes += bytes;
-    if (kind === EntryKind.membership) this.followMembership();
+    if (kind === EntryKind.membership) this.followMembership({ newcomersActive: true });
     return entry.index;
   }
 
@@ -171,8 +172,12 @@ export class Leader {
     return { kind: 'appended', term: this.replica.term, index };
   }
 
-  /** Keeps the progress of those who stay; in force from the append on (thesis §4.1). */
-  private followMembership(): void {
+  /**
+   * Keeps the progress of those who stay; in force from the append on (thesis §4.1).
+   * `newcomersActive`: whoever is added while this member leads could not have been heard yet, and
+   * must not cost it the quorum at the next check; it has until the one after that.
+   */
+  private followMembership({ newcomersActive }: { readonly newcomersActive: boolean }): void {
     const { id, membership, log } = this.replica;
     const old = new Map(this.peers.map((peer) => [peer.id, peer]));
     this.peers = membership.members
@@ -181,8 +186,7 @@ export class Leader {
         let peer = old.get(member.id);
         if (peer === undefined) {
           peer = new Progress(member.id, log.lastIndex + 1, false);
-          // A newcomer could not be heard yet: it has until the next check but one of the quorum.
-          peer.active = old.size > 0;
+          peer.active = newcomersActive;
         }
         peer.learner = membership.learners.includes(member.id);
         return peer;
