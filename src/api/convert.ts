@@ -79,6 +79,8 @@ export function sessionOf(message: SessionMessage | null | undefined): Session |
   checkCount('session.first_unacknowledged', firstUnacknowledged);
   checkCount('session.not_after_ms', notAfterMs);
   if (sequence === 0) throw invalid('session.sequence counts from 1, got 0');
+  // One above it must still be a number, as the floor of what is forgotten.
+  if (sequence >= sequenceMax) throw invalid(`session.sequence must lie below ${sequenceMax}`);
   if (firstUnacknowledged > sequence) {
     throw invalid(
       `session.first_unacknowledged (${firstUnacknowledged}) is above the sequence (${sequence}) of this write`,

@@ -190,7 +190,9 @@ export class ApplyRun {
   ): void {
     this.forgetExpiry(slot, key);
     const { revision, ordinal, bytes, ttlMs } = value;
-    const expiresAtMs = ttlMs === 0 ? 0 : this.state.logTimeMs + ttlMs;
+    // Bounded: what is written must be readable again, or the entry stops every replica.
+    const expiresAtMs =
+      ttlMs === 0 ? 0 : Math.min(this.state.logTimeMs + ttlMs, Number.MAX_SAFE_INTEGER);
     this.storeValue(slot, key, { revision, ordinal, bytes, expiresAtMs });
   }
 
@@ -260,6 +262,9 @@ class SlotWrite {
   private refusalOf(operations: readonly Operation[]): Refusal | undefined {
     const planned = new Map<string, Uint8Array | undefined>();
     const nameOf = (key: Uint8Array): string => Buffer.from(key).toString('latin1');
+    const counters = new Set(
+      operations.filter(({ kind }) => kind === 'increment').map(({ key }) => nameOf(key)),
+    );
     const bytesOf = (key: Uint8Array): Uint8Array | undefined =>
       planned.has(nameOf(key)) ? planned.get(nameOf(key)) : this.run_.read(this.slot, key)?.bytes;
     for (const operation of operations) {
@@ -270,11 +275,7 @@ class SlotWrite {
         planned.set(nameOf(operation.key), Buffer.from(String(sum)));
       } else if (operation.condition.kind === 'none') {
         planned.set(nameOf(operation.key), operation.kind === 'put' ? operation.value : undefined);
-      } else if (
-        operations.some(
-          (other) => other.kind === 'increment' && Buffer.compare(other.key, operation.key) === 0,
-        )
-      ) {
+      } else if (counters.has(nameOf(operation.key))) {
         // Whether it is written depends on a condition that an increment of the same key would see.
         return 'notInteger';
       }

@@ -66,7 +66,8 @@ export function rememberResult(
     .splice(0, excess)
     .reduce((max, { sequence }) => Math.max(max, sequence + 1), floor);
   return {
-    floor: forgotten,
+    // Bounded: what is written must be readable again, or the entry stops every replica.
+    floor: Math.min(forgotten, Number.MAX_SAFE_INTEGER),
     lastNotAfterMs: Math.max(record?.lastNotAfterMs ?? 0, session.notAfterMs),
     entries,
   };
