@@ -351,6 +351,8 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
       return;
     }
     this.reads.failAll('restoring');
+    // No stale read may look at the part of a state that is there meanwhile.
+    this.caughtUpAtMs = Number.NEGATIVE_INFINITY;
     this.installing = installSnapshot(this, snapshot, incoming)
       .then((ok) => {
         this.installing = undefined;
