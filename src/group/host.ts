@@ -236,7 +236,9 @@ export class Host {
       .map((each) => (each === node ? 0 : offsets.get(each)))
       .filter((offset) => offset !== undefined);
     known.sort((a, b) => a - b);
-    return now + (known[known.length >> 1] ?? 0);
+    // Of an even number the lower one: with one voter of three away, a clock that is ahead must not
+    // take log time with it, which never goes back. One that is behind does no harm.
+    return now + (known[(known.length - 1) >> 1] ?? 0);
   }
 
   private wake(driver: HostedGroup): void {
