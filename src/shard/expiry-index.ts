@@ -62,7 +62,11 @@ export async function firstDue(
   }
 }
 
-/** For each slot a time before which nothing in it expires: never too late, perhaps too early. */
+/**
+ * For each slot a time before which nothing in it expires: never too late, perhaps too early. So
+ * whoever looks at the index itself takes the time out *before* its view is opened and notes what it
+ * found: what is written meanwhile notes itself when it is in the engine, and is not overwritten.
+ */
 export class DueTimes {
   private readonly times = new Map<Slot, number>();
 
@@ -71,10 +75,12 @@ export class DueTimes {
     if (known === undefined || dueMs < known) this.times.set(slot, dueMs);
   }
 
-  /** After a look at the index itself; undefined: it is empty. */
-  set(slot: Slot, dueMs: number | undefined): void {
-    if (dueMs === undefined) this.times.delete(slot);
-    else this.times.set(slot, dueMs);
+  noteAll(other: DueTimes): void {
+    for (const [slot, dueMs] of other.times) this.note(slot, dueMs);
+  }
+
+  take(slot: Slot): void {
+    this.times.delete(slot);
   }
 
   /** Slots in which something may be due. */
@@ -84,9 +90,5 @@ export class DueTimes {
 
   clear(): void {
     this.times.clear();
-  }
-
-  get size(): number {
-    return this.times.size;
   }
 }

@@ -42,7 +42,9 @@ export class ShardMachine implements StateMachine<CommandResult> {
   private visible: Visible = { logTimeMs: 0, keys: 0 };
   private readonly slots = new Map<Slot, SlotState>();
   /** The state of the batch that is being written, and the slots it changed. */
-  private working: { state: BatchState; changed: Map<Slot, SlotState> } | undefined;
+  private working: { state: BatchState; changed: Map<Slot, SlotState>; due: DueTimes } | undefined;
+  /** How often the state was read anew from the engine: at start, and with every snapshot. */
+  loads = 0;
 
   constructor(engine: Engine, prefix: Uint8Array) {
     this.engine = engine;
@@ -72,6 +74,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
   }
 
   async load(): Promise<void> {
+    this.loads++;
     this.slots.clear();
     this.due.clear();
     const [summary] = await this.engine.getMany([this.summaryKey()]);
@@ -103,23 +106,25 @@ export class ShardMachine implements StateMachine<CommandResult> {
       (slot) => changed.get(slot) ?? this.slotState(slot),
       changed,
     );
-    const run = new ApplyRun(this.prefix, overlay, state, this.due);
+    const due = new DueTimes();
+    const run = new ApplyRun(this.prefix, overlay, state, due);
     const results = commands.map((command) => run.apply(command));
     overlay.writeTo(batch);
     for (const [slot, slotState] of changed)
       batch.put(this.slotStateKey(slot), encodeSlotState(slotState));
     if (commands.length > 0) batch.put(this.summaryKey(), encodeSummary(state));
-    this.working = { state, changed };
+    this.working = { state, changed, due };
     return { results, clears: [] };
   }
 
   /** The batch is in the engine: what readers see moves on, in one step with the data (D23). */
   written(): void {
     if (this.working === undefined) return;
-    const { state, changed } = this.working;
+    const { state, changed, due } = this.working;
     this.working = undefined;
     this.visible = { logTimeMs: state.logTimeMs, keys: state.keys };
     for (const [slot, slotState] of changed) this.slots.set(slot, slotState);
+    this.due.noteAll(due);
   }
 
   onLeadership(leadership: Leadership): void {

@@ -11,11 +11,11 @@ import type { Log } from '../observe/log.js';
 import { slotCount, type Slot } from '../router/slot.js';
 import { slotOf } from '../router/slot.js';
 import { isExpired, keyValue } from './apply-run.js';
-import { encodeExpire, encodeTime, encodeWrites, type Due } from './command-codec.js';
+import { encodeExpire, encodeWrites, type Due } from './command-codec.js';
 import type { CommandResult, KeyValue, Session, Write } from './command.js';
 import { firstDue } from './expiry-index.js';
 import { LogTime } from './log-time.js';
-import { decodeCursor, encodeCursor, startOf } from './scan-cursor.js';
+import { encodeCursor, startOf } from './scan-cursor.js';
 import type { ShardMachine } from './shard-machine.js';
 import { decodeValue, SlotOwnership } from './value-codec.js';
 import { decodeSlotKey } from '../../storage/index.js';
@@ -83,6 +83,9 @@ export class Shard {
   private readonly onFatal: (error: Error) => void;
   private readonly stopExpiry: Cancel;
   private expiring = false;
+  /** From when log time has begun: an elected leader is told so a little later. */
+  private leading = false;
+  private closed = false;
   /** Reads whose index is reached in this turn: answered with one look at the engine. */
   private readyReads: {
     keys: readonly Uint8Array[];
@@ -105,6 +108,7 @@ export class Shard {
     });
     machine.onLeading = ({ leading, clockMedianMs }) => {
       if (leading) this.time.begin(machine.logTimeMs, clockMedianMs);
+      this.leading = leading;
     };
     this.stopExpiry = clock.every(expiryEveryMs, () => {
       this.sweep();
@@ -133,12 +137,13 @@ export class Shard {
    */
   get nowMs(): number {
     const { logTimeMs } = this.machine;
-    return this.isLeader
+    return this.leading
       ? this.time.now(logTimeMs)
       : Math.max(logTimeMs, Math.floor(this.clock.wallMs()));
   }
 
   close(): void {
+    this.closed = true;
     this.stopExpiry();
   }
 
@@ -150,6 +155,11 @@ export class Shard {
     call: ShardCall,
     done: (error: KvError | undefined, result: CommandResult | undefined) => void,
   ): void {
+    if (!this.leading) {
+      // Elected, but without a time of its own yet: a stamp of the old log time could be years late.
+      done(writeError({ kind: 'notApplied', reason: 'notLeader' }), undefined);
+      return;
+    }
     const logTimeMs = this.time.now(this.machine.logTimeMs);
     const stamped = writes.map((write) => this.stampSession(write, logTimeMs));
     const wrong = stamped.find(
@@ -214,6 +224,7 @@ export class Shard {
   private async answerReads(): Promise<void> {
     const reads = this.readyReads;
     this.readyReads = [];
+    const { loads } = this.machine;
     try {
       const userKeys = reads.flatMap(({ keys }) => keys);
       const before = userKeys.map((key) => this.machine.slotState(slotOf(key)));
@@ -221,12 +232,17 @@ export class Shard {
         userKeys.map((key) => this.machine.valueKey(slotOf(key), key)),
       );
       // Meanwhile a slot may have been frozen, moved and deleted: it is checked again, and so is a
-      // lease (rules D23, R30).
+      // lease (rules D23, R30). A snapshot that is being installed leaves a part of the state.
       const { logTimeMs } = this.machine;
+      const replaced = this.replacedSince(loads);
       let at = 0;
       for (const { keys, outcome, done } of reads) {
         const from = at;
         at += keys.length;
+        if (replaced) {
+          done(readError('restoring'), undefined);
+          continue;
+        }
         const owned = keys.every((key, n) => {
           const state = this.machine.slotState(slotOf(key));
           return state.ownership === SlotOwnership.owned && state.epoch === before[from + n]?.epoch;
@@ -241,6 +257,11 @@ export class Shard {
     } catch (error) {
       this.onFatal(error instanceof Error ? error : new Error(String(error)));
     }
+  }
+
+  /** A snapshot has replaced the state since, or is about to. */
+  private replacedSince(loads: number): boolean {
+    return this.machine.loads !== loads || this.group.caughtUpAtMs === Number.NEGATIVE_INFINITY;
   }
 
   // ---- scans
@@ -280,7 +301,7 @@ export class Shard {
     outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined,
   ): Promise<ScanPage | KvError> {
     const kvs: KeyValue[] = [];
-    const { logTimeMs } = this.machine;
+    const { logTimeMs, loads } = this.machine;
     let { slot, after } = start;
     let bytes = 0;
     let end: { slot: Slot; after: Uint8Array | undefined } | undefined;
@@ -310,6 +331,7 @@ export class Shard {
           end = { slot, after };
       }
     }
+    if (this.replacedSince(loads)) return readError('restoring');
     if (outcome?.stillValid() === false) return readError('noQuorum');
     return {
       kvs,
@@ -363,9 +385,12 @@ export class Shard {
 
   // ---- expiry
 
-  /** Only the leader proposes; everybody judges again at apply. */
+  /**
+   * Only the leader proposes; everybody judges again at apply. In an idle shard these entries move
+   * log time on (rule D22): nothing expires, and nothing is due, without one.
+   */
   private sweep(): void {
-    if (!this.group.isLeader || this.expiring || this.machine.due.size === 0) return;
+    if (!this.group.isLeader || !this.leading || this.expiring) return;
     const logTimeMs = this.time.now(this.machine.logTimeMs);
     const slots = [...this.machine.due.dueBy(logTimeMs)];
     if (slots.length === 0) return;
@@ -383,17 +408,15 @@ export class Shard {
   private async expire(slots: readonly Slot[], logTimeMs: number): Promise<void> {
     const due: Due[] = [];
     for (const slot of slots) {
+      // Each look at the engine takes a turn, in which office or node may have been given up.
+      if (this.closed || !this.group.isLeader) return;
+      this.machine.due.take(slot);
       const place = { slot, instance: this.machine.slotState(slot).instance };
-      const first = await firstDue(
-        this.engine,
-        this.machine.prefix,
-        place,
-        expiryBatchMax - due.length + 1,
-      );
-      const now = first.filter(({ dueMs }) => dueMs <= logTimeMs);
-      due.push(...now);
+      const room = expiryBatchMax - due.length;
+      const found = await firstDue(this.engine, this.machine.prefix, place, room);
+      due.push(...found.filter(({ dueMs }) => dueMs <= logTimeMs));
       // What is proposed now comes off the index when it is applied; until then look again.
-      this.machine.due.set(slot, now.length > 0 ? now[0]?.dueMs : first[0]?.dueMs);
+      if (found[0] !== undefined) this.machine.due.note(slot, found[0].dueMs);
       if (due.length >= expiryBatchMax) break;
     }
     if (due.length === 0) return;
@@ -404,14 +427,6 @@ export class Shard {
       });
     });
   }
-
-  /** Makes log time move in an idle shard: time alone, as an entry. */
-  proposeTime(): void {
-    this.group.propose(encodeTime(this.time.now(this.machine.logTimeMs)), () => undefined);
-  }
-
-  /** Goes on where a scan stopped; exported for tests of the cursor's form. */
-  static readonly decodeCursor = decodeCursor;
 }
 
 export type ReadDone = (error: KvError | undefined, result: ReadResult | undefined) => void;
