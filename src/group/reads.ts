@@ -26,8 +26,6 @@ interface Confirmed {
 }
 
 const alwaysValid = (): boolean => true;
-const boot = randomBytes(8).toString('hex');
-let contexts = 0;
 
 export interface ReadsOptions {
   readonly node: RawNode;
@@ -47,6 +45,9 @@ export class Reads {
   /** Confirmed, waiting for the applied index; in order of arrival. */
   private confirmed: Confirmed[] = [];
   private waitingLength = 0;
+  /** Drawn at each start, so that no context of an earlier one can come again. */
+  private readonly contextPrefix = randomBytes(8).toString('hex');
+  private contexts = 0;
   private readonly options: ReadsOptions;
   rounds = 0;
 
@@ -95,7 +96,7 @@ export class Reads {
 
   private askFor(reads: readonly WaitingRead[], lease: boolean): void {
     const { node, accountTime } = this.options;
-    const context = `${boot}-${++contexts}`;
+    const context = `${this.contextPrefix}-${++this.contexts}`;
     if (lease) accountTime();
     const verdict = node.readIndex(context, lease);
     switch (verdict.kind) {

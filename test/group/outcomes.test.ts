@@ -13,19 +13,20 @@ async function expectTexts(cluster: Cluster, texts: readonly string[]): Promise<
   }
 }
 
-/** Cuts the leader off after it took a proposal that reached nobody; the others elect another. */
-async function strandedProposal(
+/** Cuts the leader off after it took proposals that reached nobody; the others elect another. */
+async function strandedProposals(
   cluster: Cluster,
-): Promise<{ old: ClusterNode; outcome: Promise<Outcome> }> {
+  count: number,
+): Promise<{ old: ClusterNode; outcomes: readonly Promise<Outcome>[] }> {
   const old = await cluster.leader();
   cluster.network.setNode(old.id, false);
-  const outcome = propose(old, 'stranded');
+  const outcomes = Array.from({ length: count }, (_, i) => propose(old, `stranded ${i}`));
   await cluster.until('another leader', () =>
     cluster.nodes.some(
       (node) => node !== old && node.group().isLeader && node.group().term > old.group().term,
     ),
   );
-  return { old, outcome };
+  return { old, outcomes };
 }
 
 describe('outcomes of proposals', () => {
@@ -58,8 +59,9 @@ describe('outcomes of proposals', () => {
 
   it('D04, R52: a leader that loses its office without news calls the outcome unknown', () =>
     withCluster({}, async (cluster) => {
-      const { outcome } = await strandedProposal(cluster);
-      expect(await cluster.outcome(outcome)).to.deep.equal({
+      const { outcomes } = await strandedProposals(cluster, 1);
+      const [outcome] = await Promise.all(outcomes.map((each) => cluster.outcome(each)));
+      expect(outcome).to.deep.equal({
         kind: 'unknown',
         reason: 'steppedDown',
       });
@@ -67,14 +69,16 @@ describe('outcomes of proposals', () => {
 
   it('D04, R51: an entry of another term committed at its index makes it surely not applied', () =>
     withCluster({}, async (cluster) => {
-      const { old, outcome } = await strandedProposal(cluster);
-      // The new leader's no-op, and then its writes, take the place of the stranded entry.
+      const { old, outcomes } = await strandedProposals(cluster, 3);
+      // The new leader's no-op, and then its writes, take the places of the stranded entries.
       cluster.network.setNode(old.id, true);
       await cluster.writeMany('later-', 3);
-      expect(await cluster.outcome(outcome)).to.deep.equal({
-        kind: 'notApplied',
-        reason: 'overwritten',
-      });
+      for (const outcome of outcomes) {
+        expect(await cluster.outcome(outcome)).to.deep.equal({
+          kind: 'notApplied',
+          reason: 'overwritten',
+        });
+      }
       await expectTexts(cluster, ['later-0', 'later-1', 'later-2']);
     }));
 
@@ -92,10 +96,28 @@ describe('outcomes of proposals', () => {
 
   it('D04: a kill of the node ends every waiter as unknown', () =>
     withCluster({}, async (cluster) => {
-      const { old, outcome } = await strandedProposal(cluster);
+      const { old, outcomes } = await strandedProposals(cluster, 3);
       old.kill();
-      const ended = await cluster.outcome(outcome);
-      expect(ended.kind).to.equal('unknown');
+      const ended = await Promise.all(outcomes.map((each) => cluster.outcome(each)));
+      expect(ended.map(({ kind }) => kind)).to.deep.equal(['unknown', 'unknown', 'unknown']);
+    }));
+
+  it('R02: acknowledges a write only when the disks of a quorum have it', () =>
+    withCluster({}, async (cluster) => {
+      await cluster.write('before');
+      const leader = await cluster.leader();
+      const release: (() => void)[] = [];
+      for (const follower of cluster.followers(leader)) {
+        const slow = new Promise<void>((resolve) => release.push(resolve));
+        follower.disk.hook = ({ kind }) => (kind === 'write' ? slow : undefined);
+      }
+      const outcome = propose(leader, 'on one disk');
+      let ended = false;
+      void outcome.then(() => (ended = true));
+      await cluster.tick(5);
+      expect(ended).to.equal(false);
+      release[0]?.();
+      expect((await cluster.outcome(outcome)).kind).to.equal('applied');
     }));
 
   it('calls back exactly once for each proposal, and never before propose returns', () =>

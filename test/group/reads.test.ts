@@ -66,6 +66,25 @@ describe('reads', () => {
       expect(seen).to.deep.equal(texts);
     }));
 
+  it('R13: wait until this replica has applied what they must see', () =>
+    withCluster({}, async (cluster) => {
+      await cluster.write('one');
+      const [follower] = cluster.followers(await cluster.leader());
+      if (follower === undefined) throw new Error('no follower');
+      let release: () => void = () => undefined;
+      const slow = new Promise<void>((resolve) => (release = resolve));
+      follower.ledger().onApply = () => slow;
+      await cluster.write('two');
+      const outcome = readIndex(follower);
+      let ended = false;
+      void outcome.then(() => (ended = true));
+      await cluster.tick(5);
+      expect(ended).to.equal(false);
+      release();
+      expect((await cluster.outcome(outcome)).kind).to.equal('ready');
+      expect(await follower.ledger().texts()).to.deep.equal(['one', 'two']);
+    }));
+
   it('a leader that is cut off answers no read and says that it has no quorum', () =>
     withCluster({}, async (cluster) => {
       await cluster.write('x');

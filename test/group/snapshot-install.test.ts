@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { groupId, replicaId } from '../../raft/index.js';
 import { readAppliedMark, readRestoringMark, replicaPrefix } from '../../storage/index.js';
+import { SnapshotInterrupted } from '../../src/transport/transport.js';
 import { propose, readIndex, withCluster, type Cluster, type ClusterNode } from './cluster.js';
 
 const compacting = { limits: { durableMarkBytes: 2048, logKeptBytes: 2048 } };
@@ -93,6 +94,74 @@ describe('snapshot install', () => {
       await expectRebuilt(cluster, node, texts);
     }));
 
+  it('D15: half installed and started again, it serves nothing and does not campaign', () =>
+    withCluster(compacting, async (cluster) => {
+      const { node, texts } = await laggard(cluster);
+      cluster.network.onChunk = async () => {
+        node.cutPower(cluster.random);
+        return Promise.reject(new SnapshotInterrupted('the power went'));
+      };
+      cluster.network.setNode(node.id, true);
+      await cluster.until('the power went', () => node.running === undefined);
+      cluster.network.setNode(node.id, false);
+      await node.start();
+      expect(node.group().status().restoring).to.equal(true);
+      const read = readIndex(node);
+      await cluster.tick(60);
+      expect(node.group().status().role).to.equal('follower');
+      expect(await cluster.outcome(read)).to.deep.equal({ kind: 'notReady', reason: 'restoring' });
+      cluster.network.onChunk = (chunk) => Promise.resolve(chunk);
+      cluster.network.setNode(node.id, true);
+      await cluster.until('it was installed', () => isWhole(node));
+      await expectRebuilt(cluster, node, texts);
+    }));
+
+  it('D15: a batch that is being applied when it comes does not land on the new state', () =>
+    withCluster(compacting, async (cluster) => {
+      const texts = await cluster.writeMany('early-', 5);
+      const [node] = cluster.followers(await cluster.leader());
+      if (node === undefined) throw new Error('no follower');
+      let release: () => void = () => undefined;
+      const slow = new Promise<void>((resolve) => (release = resolve));
+      node.ledger().onApply = () => slow;
+      texts.push(...(await cluster.writeMany('applying-', 1)));
+      await cluster.tick(3);
+      cluster.network.setNode(node.id, false);
+      texts.push(...(await cluster.writeMany('missed-', 60, 400)));
+      cluster.network.setNode(node.id, true);
+      await cluster.until('a snapshot is offered', () => {
+        const sent = cluster.nodes.map((each) => each.group().figures()['snapshotsSent'] ?? 0);
+        return sent.some((count) => count > 0);
+      });
+      await cluster.tick(3);
+      release();
+      await expectRebuilt(cluster, node, texts);
+    }));
+
+  it('R42: what a snapshot holds and the index it is sent with belong together', () =>
+    withCluster(compacting, async (cluster) => {
+      const { node, texts } = await laggard(cluster);
+      const leader = await cluster.leader();
+      const { engine } = leader;
+      const write = engine.write.bind(engine);
+      // Slow to say that it has written: in between, the data are ahead of the applied index.
+      engine.write = async (batch, options) => {
+        await write(batch, options);
+        for (let turn = 0; turn < 4; turn++) await new Promise((done) => setImmediate(done));
+      };
+      const outcomes = Array.from({ length: 40 }, async (_, i) => {
+        for (let turn = 0; turn < i; turn++) await new Promise((done) => setImmediate(done));
+        if (i === 10) cluster.network.setNode(node.id, true);
+        return propose(leader, `during-${i}`);
+      });
+      for (const [i, outcome] of outcomes.entries()) {
+        expect((await cluster.outcome(outcome)).kind).to.equal('applied');
+        texts.push(`during-${i}`);
+      }
+      await expectRebuilt(cluster, node, texts);
+      expect(node.group().figures()['snapshotsInstalled']).to.equal(1);
+    }));
+
   it('a chunk damaged on its way is noticed, and another snapshot repairs the replica', () =>
     withCluster(compacting, async (cluster) => {
       const { node, texts } = await laggard(cluster);
@@ -123,7 +192,10 @@ describe('snapshot install', () => {
         await cluster.outcome(propose(next, `missed-${i}`.padEnd(400, '.')));
       }
       cluster.network.setNode(old.id, true);
-      expect((await cluster.outcome(outcome)).kind).to.equal('unknown');
+      expect(await cluster.outcome(outcome)).to.deep.equal({
+        kind: 'unknown',
+        reason: 'snapshotInstalled',
+      });
       await cluster.converge();
       expect(await old.ledger().texts()).to.not.include('open');
     }));
