@@ -1,6 +1,13 @@
 /**
  * The term gate and the changes of role: which message is heard at all, and who this member is when
  * it hears it. What a role does is in follower.ts, candidate.ts and leader.ts.
+ *
+ * Paper §5.1: a higher term is entered, a lower one refused. Two exceptions keep members that cannot
+ * win from costing the group its leader: pre-votes name a term that nobody is in yet (thesis §9.6),
+ * and candidates are not heard at all while a leader is (thesis §4.2.3).
+ *
+ * A change of role builds a new object and throws the old one away, so nothing that was true of the
+ * old role can be taken for true of the new one. Every change ends the reads of the old role first.
  */
 import { assertNever } from './assert.js';
 import { Candidate } from './candidate.js';
@@ -17,6 +24,7 @@ import { noReplica, type ReplicaId, type SnapshotMeta, type Term } from './types
 
 type CurrentRole = Follower | Candidate | Leader;
 
+/** The member behind a `RawNode`: takes inputs, leaves what follows from them in `replica`. */
 export class Core {
   readonly replica: Replica;
   role: CurrentRole;
@@ -47,8 +55,10 @@ export class Core {
     if (role.elapsed >= role.timeout) this.onElectionTimeout();
   }
 
+  /** Paper §5.2: a silence that was long enough, or a campaign that came to nothing. */
   private onElectionTimeout(): void {
     if (!this.replica.canCampaign || this.stalled) {
+      // Waits on, and forgets the leader that fell silent: reads are no longer sent there.
       this.becomeFollower(noReplica);
       return;
     }
@@ -57,7 +67,10 @@ export class Core {
 
   // ---- elections
 
-  /** `transfer`: asked for by the leader, so voters need not honour its lease. */
+  /**
+   * Paper §5.2, thesis §9.6. `transfer`: asked for by the leader, so voters need not honour its lease,
+   * and no rehearsal is needed either: the leader itself found this log to be complete (§3.10).
+   */
   campaign(kind: 'preCandidate' | 'candidate', transfer: boolean): void {
     const { replica } = this;
     if (this.role.kind === 'leader' || !replica.canCampaign) return;
@@ -74,6 +87,7 @@ export class Core {
     this.role = candidate;
     const type = kind === 'candidate' ? 'vote' : 'preVote';
     for (const { id: to } of replica.membership.members) {
+      // In a joint configuration both sides are asked, since both have to agree (paper §6).
       if (to === replica.id || !isVoter(replica.membership, to)) continue;
       const request: VoteRequest = {
         type,
@@ -84,7 +98,9 @@ export class Core {
         lastTerm: log.lastTerm,
         transfer,
       };
-      // Asking in a term says that it is ours: that must survive a crash first.
+      // Asking in a term says that it is ours: that must survive a crash first. Asked early,
+      // votes for a campaign that a crash forgot could be counted by the next one of the same term,
+      // and they were given to the log of before the crash.
       if (kind === 'candidate') replica.sendAfterPersist(request);
       else replica.send(request);
     }
@@ -98,11 +114,14 @@ export class Core {
 
   private onVotes(candidate: Candidate, result: VoteResult): void {
     if (result === 'pending') return;
+    // Lost: a majority knows better. Waiting as a follower draws a new timeout, and in the same term
+    // the winner is recognised by its first heartbeat.
     if (result === 'lost') this.becomeFollower(noReplica);
     else if (candidate.kind === 'preCandidate') this.campaign('candidate', false);
     else this.role = new Leader(this.replica);
   }
 
+  /** Without a change of term. `leader`: whom to follow, `noReplica` to wait for whoever comes. */
   becomeFollower(leader: ReplicaId): void {
     const { role, replica } = this;
     if (role.kind === 'follower' && replica.leader === leader) {
@@ -114,12 +133,17 @@ export class Core {
     this.role = new Follower(replica);
   }
 
+  /** Whoever waits for a read is told now: the new role will not know of it. */
   private loseReads(): void {
     if (this.role.kind === 'follower' || this.role.kind === 'leader') this.role.loseReads();
   }
 
   // ---- messages
 
+  /**
+   * Never throws on what others say. Ids are checked before the term: a message to a replica that was
+   * removed and added again under another id must not even raise its term (rule D01).
+   */
   step(message: Message): void {
     const { replica } = this;
     if (message.to !== replica.id) replica.drop('otherReplica');
@@ -148,14 +172,15 @@ export class Core {
       // The asked term is a hypothesis, not a fact: it is not entered (thesis §9.6).
       if (message.type === 'preVote') return true;
     }
-    // A granted pre-vote echoes the hypothetical term.
+    // A granted pre-vote echoes the hypothetical term. A refused one names the voter's own, which is
+    // a fact, and is entered: a member that is behind would otherwise ask in vain for ever.
     if (message.type === 'preVoteReply' && message.granted) return true;
     this.enterTerm(message.term, leaderOf(message));
     return true;
   }
 
   /**
-   * Having heard a leader within an election timeout, members neither help to depose it (thesis
+   * Paper §6, third problem. Having heard a leader within an election timeout, members neither help to depose it (thesis
    * §4.2.3, §6.4.1: the lease rests on this) nor let removed ones disturb it (R22). After a restart
    * they have forgotten whom they heard, and keep silent for as long (D03).
    */
@@ -182,15 +207,18 @@ export class Core {
         break;
       case 'preVote':
       case 'vote':
+        // Tells a candidate that was away in which term the others are (paper, figure 2: reply false).
         replica.send(
           voteReply(replica, { type: message.type, to: message.from, term, granted: false }),
         );
         break;
       default:
+        // Answers to what was asked in an older term. What they promised holds for that term only.
         replica.drop('lowerTerm');
     }
   }
 
+  /** Paper §5.1, and figure 2, rules for all servers: a higher term makes anyone a follower. */
   private enterTerm(term: Term, leader: ReplicaId): void {
     this.loseReads();
     this.replica.enterTerm(term);
@@ -198,6 +226,7 @@ export class Core {
     this.role = new Follower(this.replica);
   }
 
+  /** From here on the message is of our own term, but for pre-votes and their granted answers. */
   private dispatch(message: Message): void {
     switch (message.type) {
       case 'vote':
@@ -225,7 +254,8 @@ export class Core {
         if (this.role.kind === 'leader') this.role.onHeartbeatReply(message);
         break;
       case 'timeoutNow':
-        // A member that hangs would only take the leadership to lose it.
+        // A member that hangs would only take the leadership to lose it. One that another than the
+        // leader sends is late or forged: its transfer is over, and voters would obey it all the same.
         if (this.role.kind === 'follower' && message.from === this.replica.leader && !this.stalled)
           this.campaign('candidate', true);
         break;
@@ -258,6 +288,14 @@ export class Core {
     return this.role;
   }
 
+  /**
+   * Paper, figure 2, RequestVote, receiver: one vote in a term, and none for a log that lacks
+   * something ours has (§5.4.1), since ours may be committed. Two majorities share a member, so at
+   * most one candidate wins a term, and it has everything committed before (leader completeness).
+   *
+   * A pre-vote answers the same question as if the term were one higher. It takes nobody's vote away,
+   * so any number of members may be told yes, and it is not remembered.
+   */
   private onVoteRequest(message: VoteRequest): void {
     const { replica, role } = this;
     const { type, from: to } = message;
@@ -266,7 +304,8 @@ export class Core {
     const free =
       type === 'preVote'
         ? message.term > replica.term
-        : replica.vote === to || (replica.vote === noReplica && replica.leader === noReplica);
+        : // Without a vote, but with a leader: the term is decided, and the vote would be wasted.
+          replica.vote === to || (replica.vote === noReplica && replica.leader === noReplica);
     // A member that believes itself a learner still grants: it may have missed the entry that made
     // it a voter, and the quorum may need its vote to tell it (see the README's example).
     const granted = free && !silent && replica.log.isUpToDate(message.lastIndex, message.lastTerm);
@@ -276,6 +315,8 @@ export class Core {
       );
     } else if (granted) {
       replica.vote = to;
+      // Granting is a reason to wait, refusing is none (§5.2): else a candidate that cannot win
+      // could keep those that can from ever trying.
       if (role.kind === 'follower') role.elapsed = 0;
       replica.sendAfterPersist(voteReply(replica, { type, to, term: replica.term, granted }));
     } else {
@@ -283,6 +324,7 @@ export class Core {
     }
   }
 
+  /** Also our own vote, once it is durable. Whether a voter counts is decided in `Candidate.result`. */
   private onVoteReply(message: VoteReply): void {
     const { role } = this;
     const awaited = message.type === 'voteReply' ? 'candidate' : 'preCandidate';
@@ -302,6 +344,7 @@ export class Core {
     this.onVotes(role, role.record(message.from, message.granted));
   }
 
+  /** Refused at once by whoever does not lead, so that the asker need not wait for its timeout. */
   private onReadIndex(
     from: ReplicaId,
     context: string,
@@ -325,11 +368,13 @@ export class Core {
 
   // ---- reads
 
+  /** See `RawNode.readIndex`. */
   readIndex(context: string, allowLease: boolean): ReadVerdict {
     const { replica, role } = this;
     if (role.kind === 'leader') return role.readIndex(context, allowLease);
     if (role.kind !== 'follower' || replica.leader === noReplica)
       return { kind: 'notLeader', leader: noReplica };
+    // It could be told an index, and would never come to have applied it.
     if (replica.needsSnapshot) return { kind: 'refused', reason: 'noQuorumYet' };
     if (role.readsAsked >= readsMax) return { kind: 'refused', reason: 'overloaded' };
     role.askReadIndex(context);
@@ -346,12 +391,18 @@ export class Core {
     this.becomeFollower(noReplica);
   }
 
+  /** Our own copies count from now on: with a majority of others missing one, that may decide. */
   onPersisted(): void {
     if (this.role.kind !== 'leader') return;
     this.role.maybeCommit();
     this.afterCommit();
   }
 
+  /**
+   * The acknowledgement waits with the batch that resets the log, so it is true of the disk (D15). The
+   * leader of now is told, which need not be the one that sent the image: what is committed is the
+   * same for both.
+   */
   onRestored(snapshot: SnapshotMeta, ok: boolean): void {
     const { replica } = this;
     const { restoring } = replica;
@@ -367,6 +418,7 @@ export class Core {
   }
 }
 
+/** Three kinds of message come from leaders only; the others say nothing about who leads. */
 function leaderOf(message: Message): ReplicaId {
   return message.type === 'append' || message.type === 'heartbeat' || message.type === 'snapshot'
     ? message.from

@@ -93,6 +93,7 @@ export function describeMembership(membership: Membership): string {
   return parts.join(' ');
 }
 
+/** Never assumes that the membership is well-formed: it may be the reason for the line. */
 function describeMember(membership: Membership, id: ReplicaId): string {
   const member = membership.members.find((candidate) => candidate.id === id);
   if (member === undefined) return `${id}/?`;
@@ -113,6 +114,7 @@ export function describeMessage(message: Message): string {
   return body === '' ? head : `${head} ${body}`;
 }
 
+/** Fields that are usual in every message of the kind are always named, rare ones only when set. */
 function describeBody(message: Message): string {
   switch (message.type) {
     case 'vote':

@@ -1,4 +1,7 @@
-/** The public surface of the algorithm: the only file that other folders import. */
+/**
+ * The public surface of the algorithm: the only file that the server imports. Tests and simulation
+ * see more, above all describe.ts and invariants.ts. README.md beside it is the tour.
+ */
 export * from './types.js';
 export * from './message.js';
 export * from './ready.js';

@@ -22,14 +22,21 @@ export type Invariant =
   | 'log matching'
   | 'leader completeness'
   | 'state machine safety'
+  /** The pointers of a log stand in their order (log.ts). */
   | 'index order'
+  /** What only rises has risen; a vote stays for its term (paper §5.1, §5.2). */
   | 'monotonic state'
   | 'role'
+  /** A leader believes of others only what can be (progress.ts). */
   | 'progress'
   | 'membership form'
+  /** At most one change that is not committed (thesis §4.1; R20, R21). */
   | 'one pending membership'
+  /** What a message promises is on its sender's disk (R01, R02, D02). */
   | 'durable promise'
+  /** What a leader commits is on the disks of a majority of each side (paper §5.3, §6). */
   | 'durable quorum'
+  /** Followers commit and apply nothing that no leader has committed (R07). */
   | 'commit known to a leader'
   | 'bounded message'
   | 'message form';
@@ -107,6 +114,7 @@ function checkIndexOrder(now: RaftStatus): void {
   }
 }
 
+/** What a role says about leader, vote and progress: a role object that outlived its role breaks this. */
 function checkRole(now: RaftStatus): void {
   if (now.role === 'leader' && now.leader !== now.id) {
     violated('role', `member ${now.id} leads term ${now.term} but names ${now.leader}`);
@@ -123,6 +131,10 @@ function checkRole(now: RaftStatus): void {
   }
 }
 
+/**
+ * Only a crash may take anything back, and then only what was never promised: see `checkRestart`.
+ * A leader cuts nothing off its own log (leader append-only); a follower may.
+ */
 function checkMonotonic(now: RaftStatus, before: RaftStatus): void {
   const went = (what: string, from: number, to: number): never =>
     violated('monotonic state', `member ${now.id}: ${what} went from ${from} to ${to}`);
@@ -143,6 +155,7 @@ function checkMonotonic(now: RaftStatus, before: RaftStatus): void {
   }
 }
 
+/** A match index is knowledge and never goes back in a term; a next index may, but not below it. */
 function checkProgress(now: RaftStatus, before: RaftStatus | undefined): void {
   const older = before?.role === 'leader' && before.term === now.term ? before.progress : [];
   let at = 0;
@@ -301,11 +314,13 @@ export function checkPromise(message: Message, durable: DurableState): void {
 
 /* ---- The whole group -------------------------------------------------------------------- */
 
+/** An entry and what it stood behind when it was first seen. */
 interface KnownEntry {
   readonly entry: Entry;
   readonly previousTerm: Term;
 }
 
+/** One advance of the group's commit index, by whichever leader. */
 interface CommitStep {
   readonly index: LogIndex;
   readonly term: Term;
@@ -473,6 +488,7 @@ export class GroupInvariants {
   }
 }
 
+/** The commit's own entry is enough: log matching makes everything below it equal, too. */
 function requireEntry(
   status: Pick<RaftStatus, 'id' | 'term' | 'firstIndex'>,
   log: LogTerms,
@@ -490,6 +506,7 @@ function requireEntry(
   }
 }
 
+/** By content: that (term, index) names one entry is what is being checked. */
 function sameEntry(one: Entry, other: Entry): boolean {
   if (one === other) return true;
   if (one.term !== other.term || one.kind !== other.kind) return false;

@@ -1,8 +1,12 @@
 /**
- * A leader: what it knows of every other member, what it feeds them, what it commits, and the proof
- * that it still leads.
+ * A leader: what it appends, what it commits, and the proof that it still leads. How the others are
+ * fed is in replication.ts.
  *
- * It never removes or changes an entry of its own log (leader append-only, paper §5.3).
+ * It never removes or changes an entry of its own log (leader append-only, paper §5.3 and figure 3),
+ * and there is at most one in a term (election safety): so (term, index) names one entry for ever.
+ *
+ * One object per leadership: whatever is known here was learned in this term, and a new term begins
+ * with none of it. An answer of an older term can therefore prove nothing by mistake.
  */
 import { assert } from './assert.js';
 import { entryBytes } from './log.js';
@@ -15,11 +19,12 @@ import {
   type Change,
 } from './membership.js';
 import type { AppendReply, HeartbeatReply, ReadIndexRequest } from './message.js';
-import type { MembershipChange, ProgressView, ProposeVerdict, ReadVerdict } from './options.js';
-import { Progress } from './progress.js';
+import type { MembershipChange, ProposeVerdict, ReadVerdict } from './options.js';
+import type { Progress } from './progress.js';
 import { committedIndex, voteResult } from './quorum.js';
 import { Lease, ReadRounds, readsMax, type WaitingRead } from './read-index.js';
 import type { Replica } from './replica.js';
+import { Replication } from './replication.js';
 import {
   EntryKind,
   noReplica,
@@ -36,79 +41,96 @@ type Refusal = Extract<ProposeVerdict, { kind: 'refused' }>['reason'];
 export class Leader {
   readonly kind = 'leader';
   readonly lease: Lease;
+  readonly replication: Replication;
+  /** Who is to lead next, or `noReplica`. No proposal is taken meanwhile: see `finishTransfer`. */
   transferTo: ReplicaId = noReplica;
+  /** To whom TimeoutNow has gone in this attempt; once is enough, it may campaign only once. */
+  private timeoutNowSent: ReplicaId = noReplica;
   private transferTicks = 0;
   private heartbeatElapsed = 0;
   private quorumElapsed = 0;
-  /** Number of the last heartbeat round sent in this term. */
-  private round = 0;
+  /** Highest round that a quorum has answered. Never above `replication.round`. */
   private confirmedRound = 0;
   private readonly reads = new ReadRounds();
   /** Index of the no-op of this term: until it is committed, nobody knows how far commits go (R04). */
   private readonly noopIndex: LogIndex;
-  /** Of every other member, in id order. */
-  private peers: Progress[] = [];
-  /** Commit index that the last appends told the followers. */
-  private toldCommit = 0;
-  /** Own entries not yet committed: their bytes are bounded. */
+  /** Own entries not yet committed: their bytes are bounded by `uncommittedBytesMax`. */
   private readonly uncommitted: { readonly index: LogIndex; readonly bytes: number }[] = [];
   private uncommittedBytes = 0;
   private readonly replica: Replica;
 
+  /**
+   * Appends the no-op of the term at once (paper §8). Entries of earlier terms are not counted by
+   * themselves (§5.4.2), so without an entry of its own a leader of an idle group would never learn
+   * what is committed, and could serve no read.
+   */
   constructor(replica: Replica) {
     this.replica = replica;
     this.lease = new Lease(replica.options.leaseTicks);
     replica.leader = replica.id;
-    // Nobody has been heard in this term: a leader that nobody hears must not last on old answers.
-    this.followMembership({ newcomersActive: false });
+    this.replication = new Replication(replica);
     this.noopIndex = this.append(EntryKind.noop, noData);
-    this.toldCommit = replica.log.commitIndex;
     this.beginRound();
   }
 
   // ---- time
 
-  /** 'stepDown' when a quorum has not been heard for an election timeout. */
+  /**
+   * 'stepDown' when a quorum has not been heard for an election timeout (check-quorum, thesis §6.2).
+   * Without it, a leader on the wrong side of a partition would keep its clients waiting for writes
+   * that cannot commit, and members that hear it would keep a better one from being elected.
+   */
   tick(): 'stepDown' | undefined {
     const { options } = this.replica;
     this.heartbeatElapsed++;
     this.quorumElapsed++;
     if (this.transferTo !== noReplica && ++this.transferTicks >= options.electionTicks) {
-      // Thesis §3.10: give up after an election timeout and take proposals again.
+      // Thesis §3.10: give up after an election timeout and take proposals again. The target may
+      // still win later, like every candidate; nothing depends on its losing.
       this.transferTo = noReplica;
     }
     if (this.quorumElapsed >= options.electionTicks) {
       this.quorumElapsed = 0;
       if (options.checkQuorum && !this.hearsQuorum()) return 'stepDown';
-      for (const peer of this.peers) peer.active = false;
+      for (const peer of this.replication.peers) peer.active = false;
     }
     if (this.heartbeatElapsed >= options.heartbeatTicks) this.beginRound();
     return undefined;
   }
 
+  /** In a joint configuration: of both sides, like every decision. */
   private hearsQuorum(): boolean {
     const { id, membership } = this.replica;
+    const { replication } = this;
     return (
-      voteResult(membership, (voter) => voter === id || this.peer(voter)?.active === true) === 'won'
+      voteResult(
+        membership,
+        (voter) => voter === id || replication.peer(voter)?.active === true,
+      ) === 'won'
     );
   }
 
-  /** A heartbeat to everybody: proves leadership, wakes up probes, carries the commit index. */
+  /**
+   * A round of heartbeats. Reads gathered so far join it now: their index is the commit index before
+   * anything is sent, so an answer can only come from after the read arrived (thesis §6.4, steps 2
+   * and 3). The lease, too, is counted from here and not from the answers (R32).
+   */
   private beginRound(): void {
+    const { log, now } = this.replica;
     this.heartbeatElapsed = 0;
-    this.round++;
-    this.lease.roundSent(this.round, this.replica.now);
-    const { id: from, term, log } = this.replica;
-    if (this.reads.hasGathered && this.servesReads) this.reads.begin(this.round, log.commitIndex);
-    for (const peer of this.peers) {
-      const commit = Math.min(peer.match, log.commitIndex);
-      this.replica.send({ type: 'heartbeat', from, to: peer.id, term, commit, round: this.round });
-    }
+    const round = this.replication.beginRound();
+    this.lease.roundSent(round, now);
+    if (this.reads.hasGathered && this.servesReads) this.reads.begin(round, log.commitIndex);
+    // A single voter is its own quorum: nobody else would bring this about.
     this.confirmRounds();
   }
 
   // ---- proposals
 
+  /**
+   * Accepted means appended here and no more: the entry may still be truncated by another leader,
+   * and is decided only when committed (rule D04).
+   */
   propose(payload: Uint8Array): ProposeVerdict {
     const { options, term } = this.replica;
     const bytes = payload.byteLength + 24;
@@ -133,10 +155,15 @@ export class Leader {
     const bytes = entryBytes(entry);
     this.uncommitted.push({ index: entry.index, bytes });
     this.uncommittedBytes += bytes;
-    if (kind === EntryKind.membership) this.followMembership({ newcomersActive: true });
+    // In force from the append on (thesis §4.1): already the commit of this very entry is counted by
+    // the membership that it brings.
+    if (kind === EntryKind.membership) this.replication.followMembership({ newcomersActive: true });
     return entry.index;
   }
 
+  // ---- membership
+
+  /** Refused unless it could begin now; see `mayChange` for why only one may be under way. */
   proposeMembership(change: MembershipChange): ProposeVerdict {
     const reason = this.refusalOf(change);
     if (reason !== undefined) return refused(reason);
@@ -154,7 +181,13 @@ export class Leader {
   /**
    * At most one change at a time, and none before an entry of this term is committed: an earlier
    * leader's change may still be undecided, and two majorities that do not overlap would be possible
-   * (R20; Ongaro's correction of 2015).
+   * (R20; Ongaro's correction of 2015 to thesis §4.1).
+   *
+   * Changes without a joint step show it. Four voters 1 to 4. Leader 1 appends "without 4" and is cut
+   * off with it alone. Leader 2 of the next term appends "with 5" and commits it by 2, 4 and 5, three
+   * of five. 1 comes back and wins by 1 and 3, two of its three: two majorities with nobody in common.
+   * Had 2 first committed an entry of its own term, 3 would have it and refuse 1 its vote. Ours always
+   * share the outgoing majority, but the proof is simpler when nothing undecided lies below a change.
    */
   private get mayChange(): boolean {
     const { log, membership, membershipAt } = this.replica;
@@ -173,250 +206,10 @@ export class Leader {
   }
 
   /**
-   * Keeps the progress of those who stay; in force from the append on (thesis §4.1).
-   * `newcomersActive`: whoever is added while this member leads could not have been heard yet, and
-   * must not cost it the quorum at the next check; it has until the one after that.
+   * The second half of every change of voters (paper §6, C-new): due when the joint configuration is
+   * committed, for from then on no leader can be elected that does not know it, and neither side can
+   * decide alone. Looked at with every commit, so a new leader ends what it found (R23).
    */
-  private followMembership({ newcomersActive }: { readonly newcomersActive: boolean }): void {
-    const { id, membership, log } = this.replica;
-    const old = new Map(this.peers.map((peer) => [peer.id, peer]));
-    this.peers = membership.members
-      .filter((member) => member.id !== id)
-      .map((member) => {
-        let peer = old.get(member.id);
-        if (peer === undefined) {
-          peer = new Progress(member.id, log.lastIndex + 1, false);
-          peer.active = newcomersActive;
-        }
-        peer.learner = membership.learners.includes(member.id);
-        return peer;
-      });
-  }
-
-  // ---- replication
-
-  peer(id: ReplicaId): Progress | undefined {
-    for (const peer of this.peers) if (peer.id === id) return peer;
-    return undefined;
-  }
-
-  /** Sends what may be sent; called once for everything that happened since the last `ready()`. */
-  flush(): void {
-    const { log } = this.replica;
-    if (this.reads.hasGathered && this.servesReads) this.beginRound();
-    for (const peer of this.peers) {
-      let told = false;
-      while (peer.next <= log.lastIndex && !this.isPaused(peer)) {
-        if (!this.sendAppend(peer, log.lastIndex)) break;
-        told = true;
-      }
-      // News of the commit index, for those who have nothing else coming.
-      if (!told && this.toldCommit < log.commitIndex && peer.state === 'replicate')
-        this.sendAppend(peer, peer.next - 1);
-    }
-    this.toldCommit = log.commitIndex;
-    this.finishTransfer();
-  }
-
-  private isPaused(peer: Progress): boolean {
-    const { inflightMessagesMax, inflightBytesMax } = this.replica.options;
-    return peer.isPaused(inflightMessagesMax, inflightBytesMax);
-  }
-
-  /** One append with entries next..last, as many as fit. False when there was nothing to send. */
-  private sendAppend(peer: Progress, last: LogIndex): boolean {
-    const { log, id: from, term, options } = this.replica;
-    const prevIndex = peer.next - 1;
-    const prevTerm = log.termAt(prevIndex);
-    if (prevTerm === undefined) {
-      this.wantSnapshot(peer);
-      return false;
-    }
-    const entries = peer.next > last ? [] : log.entries(peer.next, last, options.messageBytesMax);
-    if (entries === 'belowWindow') {
-      const fetch = {
-        purpose: 'send',
-        to: peer.id,
-        from: peer.next,
-        // What is in the window may not be on disk yet.
-        last: Math.min(last, log.lastBelowWindow),
-        bytesMax: options.messageBytesMax,
-      } as const;
-      peer.fetching = true;
-      this.replica.fetches.push(fetch);
-      return false;
-    }
-    const commit = log.commitIndex;
-    this.replica.send({
-      type: 'append',
-      from,
-      to: peer.id,
-      term,
-      prevIndex,
-      prevTerm,
-      commit,
-      entries,
-    });
-    if (entries.length > 0 || peer.state === 'probe') {
-      let bytes = 0;
-      for (const entry of entries) bytes += entryBytes(entry);
-      peer.sent(prevIndex + entries.length, bytes);
-      peer.probeRound = this.round;
-    }
-    return entries.length > 0;
-  }
-
-  onFetched(to: ReplicaId, from: LogIndex, entries: readonly Entry[]): void {
-    const peer = this.peer(to);
-    if (peer === undefined || !peer.fetching) return;
-    peer.fetching = false;
-    if (peer.next !== from) return;
-    const { log, id, term } = this.replica;
-    // An answer from an earlier leadership of this member may hold what was truncated since.
-    if (!entries.every((entry, n) => entry.index === from + n && log.matches(from + n, entry.term)))
-      return;
-    const prevTerm = log.termAt(from - 1);
-    if (entries.length === 0 || prevTerm === undefined) {
-      this.wantSnapshot(peer);
-      return;
-    }
-    const commit = log.commitIndex;
-    this.replica.send({
-      type: 'append',
-      from: id,
-      to,
-      term,
-      prevIndex: from - 1,
-      prevTerm,
-      commit,
-      entries,
-    });
-    let bytes = 0;
-    for (const entry of entries) bytes += entryBytes(entry);
-    peer.sent(from - 1 + entries.length, bytes);
-    peer.probeRound = this.round;
-  }
-
-  private wantSnapshot(peer: Progress): void {
-    if (peer.state === 'snapshot') return;
-    peer.becomeSnapshot();
-    this.replica.snapshotsWanted.push(peer.id);
-  }
-
-  onSnapshotSent(to: ReplicaId, index: LogIndex, ok: boolean): void {
-    const peer = this.peer(to);
-    if (peer?.state !== 'snapshot') return;
-    // Whatever became of it, the follower says where it is when it is probed. After a failure that
-    // waits for the next heartbeat, so that a broken follower is not offered snapshots in a loop.
-    peer.becomeProbe(ok ? index + 1 : peer.match + 1);
-    peer.probing = true;
-  }
-
-  onAppendReply(message: AppendReply): void {
-    const peer = this.peer(message.from);
-    if (peer === undefined) {
-      this.replica.drop('replyOfStranger');
-      return;
-    }
-    peer.active = true;
-    if (message.rejected) this.onRefused(peer, message);
-    else this.onAccepted(peer, message.index);
-  }
-
-  private onAccepted(peer: Progress, index: LogIndex): void {
-    const { log } = this.replica;
-    if (index > log.lastIndex) {
-      // Nobody can match entries that this leader does not have.
-      this.replica.drop('acknowledgedBeyondLog');
-      return;
-    }
-    const news = peer.acknowledged(index);
-    if (peer.state === 'probe' && (news || index === peer.next - 1)) peer.becomeReplicate();
-    if (peer.state === 'snapshot' && index + 1 >= log.firstIndex) peer.becomeReplicate();
-    if (!news) return;
-    this.maybeCommit();
-    this.maybePromote(peer);
-  }
-
-  private onRefused(peer: Progress, message: AppendReply): void {
-    const { log } = this.replica;
-    if (message.index === 0) {
-      // Its state machine is gone, whatever its log has acknowledged: see `AppendReply`.
-      this.wantSnapshot(peer);
-      return;
-    }
-    if (message.index <= peer.match || peer.state === 'snapshot') return;
-    if (peer.state === 'probe' && message.index !== peer.next - 1) return;
-    const floor = log.firstIndex - 1;
-    if (message.hintIndex < floor || message.index <= floor) {
-      // The logs part below our first index: what it needs is compacted away.
-      this.wantSnapshot(peer);
-      return;
-    }
-    const agreed = log.lastAtOrBelowTerm(
-      Math.min(message.hintIndex, message.index - 1),
-      message.hintTerm,
-    );
-    peer.becomeProbe(Math.max(agreed + 1, 1));
-  }
-
-  onHeartbeatReply(message: HeartbeatReply): void {
-    const peer = this.peer(message.from);
-    if (peer === undefined) {
-      this.replica.drop('replyOfStranger');
-      return;
-    }
-    peer.active = true;
-    if (message.round > this.round) {
-      this.replica.drop('roundFromTheFuture');
-      return;
-    }
-    peer.round = Math.max(peer.round, message.round);
-    this.confirmRounds();
-    // The acknowledgement that made it ready may have come while another change was pending.
-    this.maybePromote(peer);
-    if (peer.state === 'probe') {
-      // Only a round begun after the probe shows that its answer is overdue: the heartbeat of an
-      // election overtakes the first append, which would go out twice.
-      if (message.round <= peer.probeRound) return;
-      peer.probing = false;
-      if (peer.next > this.replica.log.lastIndex && peer.match < this.replica.log.lastIndex) {
-        this.sendAppend(peer, this.replica.log.lastIndex);
-      }
-    } else if (peer.state === 'replicate' && peer.match < peer.next - 1 && !peer.fetching) {
-      // Is what was sent there? If an append was lost, this empty one behind it is refused.
-      this.sendAppend(peer, peer.next - 1);
-    }
-  }
-
-  unreachable(id: ReplicaId): void {
-    const peer = this.peer(id);
-    if (peer?.state === 'replicate') {
-      peer.becomeProbe(peer.match + 1);
-      peer.probing = true;
-    }
-  }
-
-  // ---- commit
-
-  /** After own persistence or an acknowledgement. */
-  maybeCommit(): void {
-    const { replica } = this;
-    const { log, id, membership } = replica;
-    const index = committedIndex(membership, (voter) =>
-      // Our own copy counts once it is durable here, like everybody's.
-      voter === id ? log.persistedIndex : (this.peer(voter)?.match ?? 0),
-    );
-    // Only entries of our own term are counted; older ones become committed with them. Counting an
-    // older one alone can be undone by a later leader (paper §5.4.2, figure 8).
-    if (index <= log.commitIndex || log.termAt(index) !== replica.term) return;
-    log.commitTo(index);
-    while (this.uncommitted.length > 0 && (this.uncommitted[0]?.index ?? Infinity) <= index) {
-      this.uncommittedBytes -= this.uncommitted.shift()?.bytes ?? 0;
-    }
-    this.maybeLeaveJoint();
-  }
-
   private maybeLeaveJoint(): void {
     const { membership, membershipAt, log } = this.replica;
     if (!isJoint(membership) || !membership.autoLeave || membershipAt.index > log.commitIndex)
@@ -424,7 +217,11 @@ export class Leader {
     this.appendMembership(leaveJoint(membership));
   }
 
-  /** A leader that the committed membership does not count any more has done its last duty (§4.2.2). */
+  /**
+   * A leader that the committed membership does not count any more has done its last duty (thesis
+   * §4.2.2). Until that commit it leads on, counting everybody but itself: nobody else could commit
+   * its removal without first winning an election.
+   */
   get isRemoved(): boolean {
     const { id, membership, membershipAt, log } = this.replica;
     return (
@@ -434,7 +231,11 @@ export class Leader {
     );
   }
 
-  /** A learner that has caught up becomes a voter; a round at a time, as in thesis §4.2.1. */
+  /**
+   * A learner that has caught up becomes a voter; a round at a time, as in thesis §4.2.1. A round ends
+   * when the learner has what was the last index at its begin. That it is near the end at that moment
+   * shows that it keeps up with the present load, and will not hold up commits as a voter.
+   */
   private maybePromote(peer: Progress): void {
     if (!peer.learner) return;
     const { log, membership, options } = this.replica;
@@ -447,13 +248,79 @@ export class Leader {
     this.changeTo({ addVoters: [member], addLearners: [], remove: [] });
   }
 
+  // ---- what the others say
+
+  /** Sends what may be sent; called once for everything that happened since the last `ready()`. */
+  flush(): void {
+    if (this.reads.hasGathered && this.servesReads) this.beginRound();
+    this.replication.flush();
+    this.finishTransfer();
+  }
+
+  get needsFlush(): boolean {
+    return (
+      (this.reads.hasGathered && this.servesReads) ||
+      this.transferIsDue ||
+      this.replication.needsFlush
+    );
+  }
+
+  onAppendReply(message: AppendReply): void {
+    const advanced = this.replication.onAppendReply(message);
+    if (advanced === undefined) return;
+    this.maybeCommit();
+    this.maybePromote(advanced);
+  }
+
+  onHeartbeatReply(message: HeartbeatReply): void {
+    const peer = this.replication.onHeartbeatReply(message);
+    if (peer === undefined) return;
+    this.confirmRounds();
+    // The acknowledgement that made it ready may have come while another change was pending.
+    this.maybePromote(peer);
+    this.replication.wake(peer, message.round);
+  }
+
+  // ---- commit
+
+  /**
+   * After own persistence or an acknowledgement. Our own copy counts once it is durable here, like
+   * everybody's, and is not waited for: with a majority of others a write commits before our own
+   * sync ends (thesis §10.2.1).
+   */
+  maybeCommit(): void {
+    const { replica, replication } = this;
+    const { log, id, membership } = replica;
+    const index = committedIndex(membership, (voter) =>
+      voter === id ? log.persistedIndex : (replication.peer(voter)?.match ?? 0),
+    );
+    // Only entries of our own term are counted; older ones become committed with them. Counting an
+    // older one alone can be undone by a later leader (paper §5.4.2, figure 8): one that has never
+    // seen it wins by a higher last term, which an entry of *our* term on a majority forbids.
+    if (index <= log.commitIndex || log.termAt(index) !== replica.term) return;
+    log.commitTo(index);
+    while (this.uncommitted.length > 0 && (this.uncommitted[0]?.index ?? Infinity) <= index) {
+      this.uncommittedBytes -= this.uncommitted.shift()?.bytes ?? 0;
+    }
+    assert(
+      this.uncommittedBytes >= 0,
+      () => `uncommitted bytes ${this.uncommittedBytes} after the commit of ${index}`,
+    );
+    this.maybeLeaveJoint();
+  }
+
   // ---- reads
 
-  /** The no-op is committed: the commit index is known to be current. */
+  /**
+   * The no-op is committed: the commit index is known to be current. Before that it is what this
+   * member knew as a follower, which may be behind what the last leader told its clients (thesis
+   * §6.4, step 1; R04).
+   */
   get servesReads(): boolean {
     return this.replica.log.commitIndex >= this.noopIndex;
   }
 
+  /** By the lease at once, or by the round that begins with the next `ready()`. */
   readIndex(context: string, allowLease: boolean): ReadVerdict {
     const { replica } = this;
     if (!this.servesReads) return { kind: 'refused', reason: 'noQuorumYet' };
@@ -464,12 +331,14 @@ export class Leader {
     return { kind: 'pending' };
   }
 
+  /** Not while a transfer is under way: its target ignores the promises that the lease rests on. */
   get leaseValid(): boolean {
     return (
       this.servesReads && this.transferTo === noReplica && this.lease.isValid(this.replica.now)
     );
   }
 
+  /** Asked by a follower for one of its reads (thesis §6.4, last paragraphs). */
   onReadIndex({ from, context }: ReadIndexRequest): void {
     const { replica } = this;
     if (!isMember(replica.membership, from)) {
@@ -481,12 +350,23 @@ export class Leader {
     }
   }
 
+  /**
+   * A quorum has answered round n, or later ones. Had another leader been elected before that round
+   * was sent, one of the quorum would have voted for it, and with its higher term would have refused
+   * our heartbeat instead. So there was none at the moment of the send, and nobody had committed more
+   * than we had: that is what a read of this round may rely on (thesis §6.4).
+   */
   private confirmRounds(): void {
     const { id, membership } = this.replica;
+    const { replication } = this;
     const confirmed = committedIndex(membership, (voter) =>
-      voter === id ? this.round : (this.peer(voter)?.round ?? 0),
+      voter === id ? replication.round : (replication.peer(voter)?.round ?? 0),
     );
     if (confirmed <= this.confirmedRound) return;
+    assert(
+      confirmed <= replication.round,
+      () => `round ${confirmed} is confirmed before it was sent`,
+    );
     this.confirmedRound = confirmed;
     this.lease.roundConfirmed(confirmed);
     this.reads.confirm(confirmed, (read, index) => {
@@ -510,22 +390,25 @@ export class Leader {
     }
   }
 
-  /** Stepping down: nobody confirms these reads any more. */
+  /**
+   * Stepping down: nobody confirms these reads any more. Those of followers are not answered: they
+   * notice the change of leader, or that no answer comes, by themselves.
+   */
   loseReads(): void {
     for (const read of this.reads.takeAll()) {
       if (read.from === this.replica.id) this.answerRead(read, undefined);
     }
   }
 
-  get hasGatheredReads(): boolean {
-    return this.reads.hasGathered;
-  }
-
   // ---- transfer
 
+  /**
+   * Thesis §3.10, step 1: stop taking proposals, so that the target can reach the end of the log. The
+   * rest follows from `flush`. To `noReplica`: to the follower that is furthest on.
+   */
   transferLeadership(to: ReplicaId): boolean {
     const { membership, id } = this.replica;
-    const chosen = to === noReplica ? this.bestFollower() : this.peer(to);
+    const chosen = to === noReplica ? this.bestFollower() : this.replication.peer(to);
     if (chosen === undefined || !membership.incoming.includes(chosen.id) || chosen.id === id)
       return false;
     if (this.transferTo === chosen.id) return true;
@@ -539,7 +422,7 @@ export class Leader {
   private bestFollower(): Progress | undefined {
     const { incoming } = this.replica.membership;
     let best: Progress | undefined;
-    for (const peer of this.peers) {
+    for (const peer of this.replication.peers) {
       if (!incoming.includes(peer.id) || peer.state === 'snapshot') continue;
       // Of equal logs, the one that answered last: in an idle group a dead member has all entries, too.
       const isBetter =
@@ -551,46 +434,25 @@ export class Leader {
     return best;
   }
 
-  /** Once the target has everything it may campaign at once; from then on our lease is worth nothing. */
+  /** The target has everything, and has not been told yet. */
+  private get transferIsDue(): boolean {
+    const { transferTo } = this;
+    if (transferTo === noReplica || this.timeoutNowSent === transferTo) return false;
+    return (this.replication.peer(transferTo)?.match ?? -1) >= this.replica.log.lastIndex;
+  }
+
+  /**
+   * Step 3: once the target has everything it may campaign at once, and nobody's log is newer, so it
+   * wins unless votes are lost. Voters grant in spite of hearing us (`transfer` in its requests); from
+   * then on our lease is worth nothing, also if it should lose (rule D03).
+   */
   private finishTransfer(): void {
-    const { log, id: from, term } = this.replica;
-    const peer = this.transferTo === noReplica ? undefined : this.peer(this.transferTo);
-    if (peer === undefined || peer.match < log.lastIndex || this.timeoutNowSent === peer.id) return;
-    this.timeoutNowSent = peer.id;
+    if (!this.transferIsDue) return;
+    const { id: from, term } = this.replica;
+    const to = this.transferTo;
+    this.timeoutNowSent = to;
     this.lease.end();
-    this.replica.send({ type: 'timeoutNow', from, to: peer.id, term, reserved: 0 });
-  }
-
-  private timeoutNowSent: ReplicaId = noReplica;
-
-  progress(): readonly ProgressView[] {
-    return this.peers.map(({ id, match, next, state, learner, active }) => ({
-      id,
-      match,
-      next,
-      state,
-      learner,
-      recentlyActive: active,
-    }));
-  }
-
-  get needsFlush(): boolean {
-    const { log } = this.replica;
-    if (this.toldCommit < log.commitIndex || (this.reads.hasGathered && this.servesReads))
-      return true;
-    if (this.transferTo !== noReplica && this.timeoutNowSent !== this.transferTo) {
-      if ((this.peer(this.transferTo)?.match ?? -1) >= log.lastIndex) return true;
-    }
-    for (const peer of this.peers)
-      if (peer.next <= log.lastIndex && !this.isPaused(peer)) return true;
-    return false;
-  }
-
-  check(): void {
-    assert(
-      this.confirmedRound <= this.round,
-      () => `round ${this.confirmedRound} confirmed before it was sent`,
-    );
+    this.replica.send({ type: 'timeoutNow', from, to, term, reserved: 0 });
   }
 }
 

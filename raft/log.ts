@@ -7,32 +7,50 @@
  *
  * commitIndex and persistedIndex have no order: a quorum of others may have committed what our own
  * disk has not synced yet. What is given out to be applied is bounded by both (rule D12).
+ *
+ * Log matching (paper §5.3, figure 3): two logs with the same term at an index are equal up to it. So
+ * one comparison of (index, term) decides about everything below, and content is never compared. It
+ * holds because a leader gives out each (term, index) once, and because entries are only ever taken
+ * behind one that matches.
+ *
+ * No I/O: entries below the window are asked for by the caller, but the *terms* of all of them are
+ * here, and they are all that elections and consistency checks need.
  */
 import { assert } from './assert.js';
 import type { EntryId } from './ready.js';
 import { TermRuns } from './term-runs.js';
 import type { Entry, LogIndex, SnapshotMeta, Term, TermRun } from './types.js';
 
+/** What a restart finds: the pointers, and as much of the log's end as the driver cared to read. */
 export interface LogState {
   readonly firstIndex: LogIndex;
   readonly lastIndex: LogIndex;
   readonly termRuns: readonly TermRun[];
+  /** The last entries, contiguous up to `lastIndex`; may be empty. */
   readonly tail: readonly Entry[];
   readonly commitIndex: LogIndex;
   readonly appliedIndex: LogIndex;
 }
 
-/** Bytes an entry counts for in windows and limits: its data and a flat share for its head. */
+/**
+ * Bytes an entry counts for in windows and limits: its data and a flat share of 24 for its head, about
+ * what index, term, kind and length take on disk. So a flood of empty entries is bounded, too.
+ */
 export function entryBytes(entry: Entry): number {
   return entry.data.byteLength + 24;
 }
 
+/** Throws RaftInvariantError, and nothing else, when its pointers are asked to do the impossible. */
 export class RaftLog {
+  /** First index present. What lies below is compacted: only the term of the one before is known. */
   firstIndex: LogIndex;
+  /** `firstIndex - 1` when empty. */
   lastIndex: LogIndex;
-  /** Durable on this disk, as confirmed by `persisted`. */
+  /** Durable on this disk, as confirmed by `persisted`. Falls only by truncation. */
   persistedIndex: LogIndex;
+  /** A quorum has everything up to here, for ever. Rises only; restored from a hint and may be low. */
   commitIndex: LogIndex;
+  /** The state machine has everything up to here. Rises only. */
   appliedIndex: LogIndex;
   /** Handed out to be applied; not below appliedIndex. */
   applyingIndex: LogIndex;
@@ -46,7 +64,7 @@ export class RaftLog {
    */
   private inFlightTo: LogIndex;
   private readonly terms: TermRuns;
-  /** Entries windowFirst..lastIndex. */
+  /** Entries windowFirst..lastIndex. Everything that is not durable yet is in here, whatever its size. */
   private window: Entry[];
   private windowFirst: LogIndex;
   private windowBytes = 0;
@@ -69,6 +87,7 @@ export class RaftLog {
     this.check();
   }
 
+  /** Of an empty log: that of its snapshot; 0 of one that never had anything. */
   get lastTerm(): Term {
     return this.terms.lastTerm;
   }
@@ -79,18 +98,25 @@ export class RaftLog {
     return this.terms.at(index);
   }
 
+  /** Equal up to `index` with any log that has (index, term): the consistency check of §5.3. */
   matches(index: LogIndex, term: Term): boolean {
     return this.termAt(index) === term;
   }
 
-  /** Is a log ending at (lastIndex, lastTerm) at least as up to date as this one? (paper §5.4.1) */
+  /**
+   * Is a log ending at (lastIndex, lastTerm) at least as up to date as this one? (paper §5.4.1) Terms
+   * before length: a long tail of an old term may be uncommitted, all of it. Not by commit indexes:
+   * a follower's may be behind what it was acknowledged for.
+   */
   isUpToDate(lastIndex: LogIndex, lastTerm: Term): boolean {
     return lastTerm > this.lastTerm || (lastTerm === this.lastTerm && lastIndex >= this.lastIndex);
   }
 
   /**
    * The highest index at or below `index` whose term is at most `term`: where a log that has
-   * (index, term) may still agree with ours (paper §5.3, conflict hints).
+   * (index, term) may still agree with ours (paper §5.3, conflict hints). Terms never fall along a
+   * log, so above that place the two cannot agree: one of them has a term that the other lacks there.
+   * O(terms in the log); never below firstIndex - 1.
    */
   lastAtOrBelowTerm(index: LogIndex, term: Term): LogIndex {
     let at = Math.min(index, this.lastIndex);
@@ -98,7 +124,10 @@ export class RaftLog {
     return Math.max(at, this.firstIndex - 1);
   }
 
-  /** Adds entries that follow directly, or replace everything from their first index on. */
+  /**
+   * Adds entries that follow directly, or replace everything from their first index on. Whoever calls
+   * this has checked that the entry before matches, and that there is a conflict to replace.
+   */
   append(entries: readonly Entry[]): void {
     const first = entries[0];
     if (first === undefined) return;
@@ -137,11 +166,15 @@ export class RaftLog {
     this.inFlightTo = Math.min(this.inFlightTo, index - 1);
   }
 
+  /** Appended and not yet in any batch; what is in the batch in flight does not count. */
   get hasUnpersisted(): boolean {
     return this.nextToPersist <= this.lastIndex;
   }
 
-  /** Hands out everything not yet handed out to be persisted. */
+  /**
+   * Hands out everything not yet handed out to be persisted. The next call must follow `persisted`: a
+   * second batch out at once would make `inFlightTo` say too much of the first.
+   */
   takeUnpersisted(): readonly Entry[] {
     if (!this.hasUnpersisted) return [];
     const entries = this.window.slice(this.nextToPersist - this.windowFirst);
@@ -164,6 +197,10 @@ export class RaftLog {
     this.evict();
   }
 
+  /**
+   * The caller knows that a quorum has it, and that *this* log agrees up to there. Going back is no
+   * harm to the truth, but a sign that somebody computed it from another log.
+   */
   commitTo(index: LogIndex): void {
     assert(
       index <= this.lastIndex,
@@ -181,6 +218,7 @@ export class RaftLog {
     return Math.min(this.commitIndex, this.persistedIndex);
   }
 
+  /** Between what was applied before and what was handed out: anything else is a driver's mistake. */
   appliedTo(index: LogIndex): void {
     assert(
       index >= this.appliedIndex && index <= this.applyingIndex,
@@ -195,7 +233,11 @@ export class RaftLog {
     return this.windowFirst - 1;
   }
 
-  /** Entries from..last as far as they are in the window and within `bytesMax` (at least one). */
+  /**
+   * Entries from..last as far as they are in the window and within `bytesMax`; at least one, or an
+   * entry larger than the limit could never be sent. 'belowWindow' when `from` has left memory: then
+   * they are durable, and the caller fetches them.
+   */
   entries(from: LogIndex, last: LogIndex, bytesMax: number): readonly Entry[] | 'belowWindow' {
     if (from < this.windowFirst) return 'belowWindow';
     let bytes = 0;
@@ -210,7 +252,10 @@ export class RaftLog {
     return this.window.slice(from - this.windowFirst, end);
   }
 
-  /** Entries below `firstIndex` are gone from disk. */
+  /**
+   * Entries below `firstIndex` are gone from disk (paper §7). The term of the last one of them stays
+   * known, for the consistency check of the append that begins right behind it.
+   */
   compact(firstIndex: LogIndex): void {
     assert(
       firstIndex <= this.appliedIndex + 1,
@@ -222,7 +267,11 @@ export class RaftLog {
     this.dropBelow(firstIndex);
   }
 
-  /** The state machine was restored from a snapshot: the log begins anew after it. */
+  /**
+   * The state machine was restored from a snapshot: the log begins anew after it (paper, figure 13,
+   * step 7). Allowed only from the commit index on: nothing committed may be thrown away but for an
+   * image that contains it.
+   */
   reset({ index, term }: SnapshotMeta): void {
     assert(
       index >= this.commitIndex,
@@ -275,6 +324,7 @@ export class RaftLog {
     if (first - this.windowFirst >= 64 || bytes * 2 < this.windowBytes) this.dropBelow(first);
   }
 
+  /** Of the window alone; where the log begins is not its business. */
   private dropBelow(index: LogIndex): void {
     const count = Math.min(index - this.windowFirst, this.window.length);
     if (count <= 0) {
@@ -286,6 +336,7 @@ export class RaftLog {
     this.windowFirst += count;
   }
 
+  /** What a restart gives: anything else is damage that recovery should have found. */
   private check(): void {
     const { firstIndex, lastIndex, commitIndex, appliedIndex } = this;
     assert(

@@ -2,10 +2,19 @@
  * Who is in the group, and how that changes: always through a joint configuration (paper §6, thesis
  * §4.3), one way for every change. A change is computed from the membership in force, goes into the
  * log as an entry, and is in force from the moment it is appended.
+ *
+ *   plain C  --enterChange-->  joint (C-new incoming, C outgoing)  --leaveJoint-->  plain C-new
+ *
+ * Members learn of it one after the other, so for a while some count by C, some by the joint one. Both
+ * need a majority of C: they cannot decide twice. The same holds for the second step and C-new. From C
+ * to C-new directly there may be two majorities with nobody in common (paper, figure 10).
+ *
+ * Everything here is a pure function of its arguments: all members must come to the same membership.
  */
 import { assert } from './assert.js';
 import { nodeId, replicaId, type Member, type Membership, type ReplicaId } from './types.js';
 
+/** Of the bytes (rule D16): an unknown one is refused, and never guessed at. */
 const version = 1;
 
 const byId = (a: ReplicaId, b: ReplicaId): number => a - b;
@@ -14,6 +23,7 @@ function sorted(ids: Iterable<ReplicaId>): readonly ReplicaId[] {
   return [...new Set(ids)].sort(byId);
 }
 
+/** One node for each replica named, whichever list names it; `places` may hold more. */
 function build(fields: Omit<Membership, 'members'>, places: Iterable<Member>): Membership {
   const { incoming, outgoing, learners, learnersNext } = fields;
   const wanted = sorted([...incoming, ...outgoing, ...learners, ...learnersNext]);
@@ -43,19 +53,22 @@ export function membershipOf(
   );
 }
 
+/** In the middle of a change: both sides must agree to everything. */
 export function isJoint(membership: Membership): boolean {
   return membership.outgoing.length > 0;
 }
 
-/** Counted in some quorum. */
+/** Counted in some quorum: in a joint configuration also those who are about to leave. */
 export function isVoter(membership: Membership, id: ReplicaId): boolean {
   return membership.incoming.includes(id) || membership.outgoing.includes(id);
 }
 
+/** Voter or learner, coming or going. Strangers are not answered (rule D01). */
 export function isMember(membership: Membership, id: ReplicaId): boolean {
   return membership.members.some((member) => member.id === id);
 }
 
+/** What is wanted; whoever is named nowhere stays what it is. */
 export interface Change {
   readonly addVoters: readonly Member[];
   readonly addLearners: readonly Member[];
@@ -86,6 +99,7 @@ export function enterChange(membership: Membership, change: Change): Membership 
     ...membership.learners.filter((id) => !removed.has(id) && !promoted.has(id)),
     ...addLearners.map(({ id }) => id),
   ]);
+  // A group of nobody could never decide to be anything else again.
   if (incoming.length === 0) return undefined;
   const places = [...membership.members, ...addVoters, ...addLearners];
   const sameVoters =

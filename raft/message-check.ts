@@ -1,11 +1,16 @@
 /**
  * Is a message something that a member could have sent? What is not is dropped and counted: remote
  * input never breaks an assertion. The types promise all this, but they end where bytes begin.
+ *
+ * Not a defence against liars: Raft trusts its members (paper §2, non-Byzantine). It keeps a damaged or
+ * newer peer from stopping a healthy member, and lets the rest of the core take for granted that terms
+ * do not fall along an append, that indexes follow one another and that memberships can be decoded.
  */
 import { decodeMembership, encodeMembership } from './membership.js';
 import type { AppendRequest, Message, SnapshotRequest, VoteRequest } from './message.js';
 import { EntryKind, type Entry, type LogIndex, type Term } from './types.js';
 
+/** Characters. A driver's contexts have some 30; the limit bounds what waiting reads can hold. */
 const contextLengthMax = 256;
 const idMax = 0xffff_ffff;
 
@@ -18,6 +23,7 @@ function isPlace(place: { readonly index: LogIndex; readonly term: Term }): bool
   return isCount(place.index) && isCount(place.term) && (place.index === 0) === (place.term === 0);
 }
 
+/** True when some honest member could have sent it in some state. O(size), membership entries decoded. */
 export function isWellFormed(message: Message): boolean {
   if (!isCount(message.term) || !isId(message.from)) return false;
   // A member tells itself one thing only: that its own vote is durable (rule D02).
@@ -55,6 +61,7 @@ export function isWellFormed(message: Message): boolean {
   }
 }
 
+/** Nobody's log can hold an entry of a term above the one it campaigns in. */
 function isVoteRequest({ lastIndex, lastTerm, term, transfer }: VoteRequest): boolean {
   return isPlace({ index: lastIndex, term: lastTerm }) && lastTerm <= term && isBoolean(transfer);
 }
@@ -63,6 +70,7 @@ function isContext(context: unknown): boolean {
   return typeof context === 'string' && context.length > 0 && context.length <= contextLengthMax;
 }
 
+/** Contiguous from prevIndex + 1, with terms from prevTerm up to the sender's own, none below 1. */
 function isAppend({ prevIndex, prevTerm, commit, entries, term }: AppendRequest): boolean {
   if (!isPlace({ index: prevIndex, term: prevTerm }) || prevTerm > term) return false;
   if (!isCount(commit) || !Array.isArray(entries)) return false;
@@ -101,6 +109,7 @@ function isMembership(bytes: Uint8Array): boolean {
   }
 }
 
+/** Of index 1 or more, with the membership of that index or of one before. */
 function isSnapshot({ snapshot, term }: SnapshotRequest): boolean {
   const { membership } = snapshot;
   if (!isPlace(snapshot) || snapshot.index === 0 || snapshot.term > term) return false;

@@ -6,6 +6,9 @@
  * `from` and `to` are replica ids: a message addressed to another replica id than the receiver's
  * is dropped and counted, which keeps a late message from reaching a replica that was removed and
  * added again under a new id.
+ *
+ * Any of them may be lost, doubled, late by minutes or overtaken by others. None is a call that waits
+ * for its answer: an answer is a message like any other, and says by itself what it answers.
  */
 import type { Entry, LogIndex, ReplicaId, SnapshotMeta, Term } from './types.js';
 
@@ -61,6 +64,10 @@ export interface Heartbeat extends Head<'heartbeat'> {
   readonly round: number;
 }
 
+/**
+ * `round` repeats that of the heartbeat: the sender followed when it was sent, or later. 0 with a
+ * higher term tells a leader of an older term that it is none any more; no heartbeat has round 0.
+ */
 export interface HeartbeatReply extends Head<'heartbeatReply'> {
   readonly round: number;
 }
@@ -73,12 +80,15 @@ export interface SnapshotRequest extends Head<'snapshot'> {
   readonly snapshot: SnapshotMeta;
 }
 
-/** The leader asks the receiver to campaign at once (thesis §3.10). */
+/**
+ * The leader asks the receiver to campaign at once (thesis §3.10), which has its whole log. Its lease is
+ * over from the moment of sending, whatever becomes of the campaign (rule D03).
+ */
 export interface TimeoutNow extends Head<'timeoutNow'> {
   readonly reserved: 0;
 }
 
-/** A follower asks the leader for a read index; answered when leadership is confirmed. */
+/** A follower asks the leader for a read index; answered when leadership is confirmed (§6.4). */
 export interface ReadIndexRequest extends Head<'readIndex'> {
   /** Unique on the asking replica for ever, also across restarts; never used for a retry. */
   readonly context: string;
@@ -91,6 +101,7 @@ export interface ReadIndexReply extends Head<'readIndexReply'> {
   readonly refused: boolean;
 }
 
+/** Everything there is to say. Adding a kind: core.ts, message-check.ts and describe.ts close the union. */
 export type Message =
   | VoteRequest
   | VoteReply

@@ -15,23 +15,34 @@ export interface RaftOptions {
   readonly id: ReplicaId;
   /** A follower campaigns after [electionTicks, 2 * electionTicks) ticks of silence. */
   readonly electionTicks: number;
+  /** 1 to electionTicks - 1; a third of it or less, so that a lost heartbeat starts no election. */
   readonly heartbeatTicks: number;
   /** Ticks a lease lasts, counted from the send of the round that earned it; 0 = no lease. */
   readonly leaseTicks: number;
+  /** Ask before raising the term (thesis §9.6): one that was cut off disturbs nobody on its return. */
   readonly preVote: boolean;
+  /** A leader that hears no quorum steps down (thesis §6.2). A lease needs it. */
   readonly checkQuorum: boolean;
+  /** A larger command is refused. */
   readonly entryBytesMax: number;
+  /** Entries of one append; a single larger entry is sent alone. At least 1. */
   readonly messageBytesMax: number;
+  /** Appends not acknowledged, per follower. At least 1; times messageBytesMax is what may pile up. */
   readonly inflightMessagesMax: number;
+  /** The same in bytes of entries; exceeded by one message at most. */
   readonly inflightBytesMax: number;
+  /** Own entries not committed: beyond, proposals are refused as overloaded. One is always taken. */
   readonly uncommittedBytesMax: number;
   /** Recent entries kept in memory; older ones are asked for by `Ready.fetches`. */
   readonly windowBytesMax: number;
   /** A leader whose persist batch or apply has not moved for this many ticks steps down. */
   readonly stalledTicksMax: number;
-  /** Ticks after a restart during which no vote is granted (rule D03); 0 for a first start. */
+  /**
+   * Ticks after a restart during which no vote is granted (rule D03); 0 for a first start. As long as
+   * a promise to a leader lasts, electionTicks, when any member uses leases.
+   */
   readonly silentTicks: number;
-  /** A learner within this many entries of the last index, for one round, is promoted. */
+  /** A learner within this many entries of the last index, for one round, is promoted; -1: never. */
   readonly promoteLagMax: number;
   /** Unsigned 32-bit seed: the only source of randomness. */
   readonly seed: number;
@@ -61,11 +72,18 @@ export interface MembershipChange {
   /** Index of the membership this change was computed from: refused when another is in force. */
   readonly basedOn: LogIndex;
   readonly addVoters: readonly Member[];
-  /** Learners; with `promote` the leader turns them into voters itself once they caught up. */
+  /** Learners; the leader turns them into voters itself once they caught up (`promoteLagMax`). */
   readonly addLearners: readonly Member[];
   readonly remove: readonly ReplicaId[];
 }
 
+/**
+ * - `appended`: in the leader's log as (term, index), and no more than that.
+ * - `notLeader`: nothing happened; `leader` is where to ask, or `noReplica`.
+ * - `refused`: nothing happened. `overloaded` and `transferring` pass with time, `membershipPending`
+ *   with the change under way; `staleMembership` wants a change computed anew (rule D06);
+ *   `tooLarge` and `invalidMembership` never pass.
+ */
 export type ProposeVerdict =
   | { readonly kind: 'appended'; readonly term: Term; readonly index: LogIndex }
   | { readonly kind: 'notLeader'; readonly leader: ReplicaId }
@@ -80,6 +98,7 @@ export type ProposeVerdict =
         | 'invalidMembership';
     };
 
+/** What `readIndex` could do at once. `refused` and `notLeader`: no read state will follow. */
 export type ReadVerdict =
   /** The answer comes in `Ready.readStates` under this context. */
   | { readonly kind: 'pending' }
@@ -88,6 +107,7 @@ export type ReadVerdict =
   | { readonly kind: 'notLeader'; readonly leader: ReplicaId }
   | { readonly kind: 'refused'; readonly reason: 'overloaded' | 'noQuorumYet' };
 
+/** Learners are followers, too: their kind is in the membership. */
 export type Role = 'follower' | 'preCandidate' | 'candidate' | 'leader';
 
 /** What the leader knows of one member. */

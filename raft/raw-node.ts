@@ -33,10 +33,18 @@ import {
   type Term,
 } from './types.js';
 
-/** Handed out to be applied at once; the next batch comes when this one is applied. */
+/**
+ * Handed out to be applied at once; the next portion comes when this one is applied. So the driver
+ * holds at most one portion (or one entry, if that is larger) per group, and a follower that has a
+ * million entries to apply still gets to answer heartbeats in between.
+ */
 const applyBytesMax = 4 * 1024 * 1024;
 
-/** The state of a group that never ran: an empty log and the first membership at index 0. */
+/**
+ * The state of a group that never ran: an empty log and the first membership at index 0. Every first
+ * member must be given the same membership, since no entry of the log brings it: two first ones that
+ * share no majority would be two groups. A replica added later begins with `membershipOf([])`.
+ */
 export function newGroupState(membership: Membership): RestoredState {
   return {
     hardState: { term: 0, vote: noReplica, commit: 0 },
@@ -50,10 +58,15 @@ export function newGroupState(membership: Membership): RestoredState {
   };
 }
 
+/**
+ * One member. Not re-entrant and not shared: all calls come from one driver, none from within another.
+ * After a RaftInvariantError out of any of them the state is undefined, and the member must not say
+ * another word: throw it away together with its process.
+ */
 export class RawNode {
   private readonly replica: Replica;
   private readonly core: Core;
-  /** A persist batch is out: until it is reported, the next one gathers. */
+  /** A persist batch is out: until it is reported, the next one gathers, and grows with the load. */
   private persisting = false;
   /** The tick in which it was handed out. */
   private persistingSince = 0;
@@ -74,14 +87,17 @@ export class RawNode {
     this.core = new Core(this.replica);
   }
 
+  /** Believes that it leads: true of a deposed one, too, until it hears of it. Proof is `readIndex`. */
   get isLeader(): boolean {
     return this.core.role.kind === 'leader';
   }
 
+  /** The newest term it has heard of; rises only, and may be ahead of what is durable here. */
   get term(): Term {
     return this.replica.term;
   }
 
+  /** The leader of `term` as far as known, or `noReplica`. A hint for redirects, never a proof. */
   get leader(): ReplicaId {
     return this.replica.leader;
   }
@@ -111,13 +127,18 @@ export class RawNode {
     this.core.step(message);
   }
 
-  /** Campaign now (tests, and a first start of a single-member group). */
+  /**
+   * Campaign now, without pre-vote (tests, and a first start of a single-member group). Does nothing
+   * on a leader, and on one that may not campaign: a learner, or a member without its state machine.
+   */
   campaign(): void {
     this.core.campaign('candidate', false);
   }
 
   /**
-   * Appends a command if this member leads. `appended` promises nothing yet: the entry counts once
+   * Appends a command if this member leads. Refused if larger than `entryBytesMax`, while leadership
+   * is being handed over, and when too much is uncommitted; in all these cases nothing was appended,
+   * and the command can be offered again without harm. `appended` promises nothing yet: the entry counts once
    * it comes back in `Ready.committed` with the same term, and may be truncated before (rule D04).
    * The bytes are the entry's from here on; the giver must not touch them again.
    */
@@ -128,7 +149,11 @@ export class RawNode {
       : { kind: 'notLeader', leader: this.leader };
   }
 
-  /** Begins a change of membership if this member leads; see `MembershipChange` and the README. */
+  /**
+   * Begins a change of membership if this member leads; see `MembershipChange` and the README. It is in
+   * force as soon as this returns `appended`, and done when the membership is no longer joint and its
+   * index is committed. Nothing but time and a quorum on both sides is needed for that.
+   */
   proposeMembership(change: MembershipChange): ProposeVerdict {
     const { role } = this.core;
     return role.kind === 'leader'
@@ -136,7 +161,15 @@ export class RawNode {
       : { kind: 'notLeader', leader: this.leader };
   }
 
-  /** `context` is unique on this replica for ever (rule D08). Works on leader and follower. */
+  /**
+   * Asks from which index on the state machine is new enough for a read that begins now (thesis §6.4).
+   * Works on leader and follower; a follower asks its leader and forwards the answer. `pending` is
+   * followed by exactly one read state with this context, unless the process dies.
+   *
+   * `context`: 1 to 256 characters, unique on this replica for ever (rule D08): answers are matched by
+   * it alone, and a late one to an earlier use would let a read through with an index that is too low.
+   * `allowLease` false: prove leadership by messages also while a lease would do.
+   */
   readIndex(context: string, allowLease = true): ReadVerdict {
     return this.core.readIndex(context, allowLease);
   }
@@ -170,6 +203,7 @@ export class RawNode {
     return this.replica.needsSnapshot || this.replica.restoring !== undefined;
   }
 
+  /** What is known here to be committed: never too high, and on a follower usually a little low. */
   get commitIndex(): LogIndex {
     return this.replica.log.commitIndex;
   }
@@ -179,13 +213,22 @@ export class RawNode {
     return this.replica.log.firstIndex;
   }
 
-  /** Lease only: may a read that was begun in `term` still be answered now? (D03, R30) */
+  /**
+   * Lease only: may a read that was begun in `term` still be answered now? (D03, R30) To be asked after
+   * the state machine was read and with nothing between it and the answer: the process may have stood
+   * still since `readIndex`, and somebody else may lead. The term is asked for since this member can
+   * have lost its leadership and won another one, whose lease says nothing about the old commit index.
+   */
   leaseValid(term: Term): boolean {
     const { role } = this.core;
     return role.kind === 'leader' && this.replica.term === term && role.leaseValid;
   }
 
-  /** Hands leadership to `to`, or to the best follower for `noReplica`. False when impossible. */
+  /**
+   * Hands leadership to `to`, or to the best follower for `noReplica` (thesis §3.10). False when
+   * impossible: not leader, not a voter of the incoming side, or itself. True promises an attempt:
+   * proposals are refused until it has ended, at the latest after `electionTicks`.
+   */
   transferLeadership(to: ReplicaId): boolean {
     const { role } = this.core;
     return role.kind === 'leader' && role.transferLeadership(to);
@@ -203,6 +246,7 @@ export class RawNode {
     return role.kind === 'leader' && role.needsFlush;
   }
 
+  /** A commit index that rose is not in here: it is a hint, and not worth a sync of its own. */
   private hasToPersist(): boolean {
     const { replica } = this;
     return (
@@ -213,6 +257,10 @@ export class RawNode {
     );
   }
 
+  /**
+   * Nothing is applied on top of a state machine that is not there, nor while one portion is out. What
+   * is committed but not durable here waits, too (`appliable`, rule D12).
+   */
   private hasToApply(): boolean {
     const { log, needsSnapshot, restoring } = this.replica;
     if (needsSnapshot || restoring !== undefined || log.applyingIndex > log.appliedIndex)
@@ -224,6 +272,10 @@ export class RawNode {
   /**
    * What is to be done now, for the driver to do in the order of the fields; see `ready.ts`. Sends
    * of a leader are decided here and not at each input, so that one turn makes one append.
+   *
+   * Everything in it is handed over for good: what the driver loses of it is lost as if the network or
+   * the disk had lost it. The leader's sends are decided first: what they ask for (a fetch, a
+   * snapshot) belongs into this same Ready.
    */
   ready(): Ready {
     const { replica } = this;
@@ -254,6 +306,8 @@ export class RawNode {
   > {
     const { replica } = this;
     // Two writes at once could reach the disk in any order, and a completion would not say which.
+    // Promises that gather meanwhile wait with the next batch, whether or not they need it: kept in
+    // order, none of them can overtake the state that it was made in.
     if (this.persisting) return nothingToPersist;
     const { logReset } = replica;
     const entries = replica.log.takeUnpersisted();
@@ -316,7 +370,12 @@ export class RawNode {
 
   /**
    * The persist batch of the last `ready()` is durable. `last` is the (term, index) of its last
-   * entry (or of its log reset), undefined if it held only a hard state.
+   * entry (or of its log reset), undefined if it held only a hard state. Throws RaftInvariantError
+   * when none is out. To be called for a Ready with a hard state, entries or a log reset, and only
+   * then; after its `messagesAfterPersist` were sent or before, which makes no difference.
+   *
+   * There is no way to report a failure: after a failed sync nobody knows what the disk holds, so the
+   * driver stops the process, and a restart reads what is really there.
    */
   persisted(last: EntryId | undefined): void {
     assert(this.persisting, () => 'persisted() answers a batch that is out');
@@ -325,7 +384,10 @@ export class RawNode {
     this.core.onPersisted();
   }
 
-  /** The state machine has everything up to `index`. Throws beyond what was handed out. */
+  /**
+   * The state machine has everything up to `index`; it need not be durable there, the log is. Partial
+   * progress is fine. Throws RaftInvariantError beyond what was handed out.
+   */
   applied(index: LogIndex): void {
     const { log } = this.replica;
     // A batch that was under way when a snapshot was installed.
@@ -352,43 +414,58 @@ export class RawNode {
       assert(entries.length > 0, () => `entry ${fetch.from} to apply is not in the log on disk`);
       this.fetchedToApply = entries;
     } else if (role.kind === 'leader') {
-      role.onFetched(fetch.to, fetch.from, entries);
+      role.replication.onFetched(fetch.to, fetch.from, entries);
     }
   }
 
-  /** The message that offers a snapshot to `to`, in the current term; undefined if not leader. */
+  /**
+   * The message that offers a snapshot to `to`, in the current term; undefined if not leader. Asked for
+   * when the image is ready, which may be long after `snapshotsWanted`: in an old term it would be
+   * taken for the word of a deposed leader.
+   */
   snapshotMessage(to: ReplicaId, snapshot: SnapshotMeta): Message | undefined {
     const { id: from, term } = this.replica;
     return this.isLeader ? { type: 'snapshot', from, to, term, snapshot } : undefined;
   }
 
-  /** The transfer to `to` ended: all bytes arrived, or not. Only then is it offered another one. */
+  /**
+   * The transfer to `to` ended: all bytes arrived, or not. Only then is it offered another one, so
+   * each of `snapshotsWanted` must come to this in the end, also when no image could be made.
+   */
   snapshotSent(result: {
     readonly to: ReplicaId;
     readonly index: LogIndex;
     readonly ok: boolean;
   }): void {
     const { role } = this.core;
-    if (role.kind === 'leader') role.onSnapshotSent(result.to, result.index, result.ok);
+    if (role.kind === 'leader') role.replication.onSnapshotSent(result.to, result.index, result.ok);
   }
 
-  /** The restore asked for by `Ready.restore` ended; `ok` false: ask for another snapshot. */
+  /**
+   * The restore asked for by `Ready.restore` ended; `ok` false: ask for another snapshot. With `ok` the
+   * image must be durable already, its applied index included: the log reset follows it and never goes
+   * ahead (rule D15, steps 3 and 4). Ignored for a snapshot other than the one being restored.
+   */
   restored(snapshot: SnapshotMeta, ok: boolean): void {
     this.core.onRestored(snapshot, ok);
   }
 
-  /** The log on disk now begins at `firstIndex`; allowed up to the applied index + 1. */
+  /**
+   * The log on disk now begins at `firstIndex` (paper §7). Allowed up to the applied index + 1, throws
+   * RaftInvariantError beyond; the driver stays below what the state machine has *durably* (D14).
+   * How many entries to keep for slow followers is its choice: below, they cost a snapshot.
+   */
   compacted(firstIndex: LogIndex): void {
     this.replica.compact(firstIndex);
   }
 
-  /** The replica's node became unreachable: its progress falls back to probing. */
+  /** The replica's node became unreachable: its progress falls back to probing. Only a hint. */
   unreachable(replica: ReplicaId): void {
     const { role } = this.core;
-    if (role.kind === 'leader') role.unreachable(replica);
+    if (role.kind === 'leader') role.replication.unreachable(replica);
   }
 
-  /** The term of an index that is in the log, or the one just before its first. */
+  /** The term of an index that is in the log, or the one just before its first; else undefined. */
   termAt(index: LogIndex): Term | undefined {
     return this.replica.log.termAt(index);
   }
@@ -412,7 +489,7 @@ export class RawNode {
       membership: replica.membershipAt,
       transferTo: role.kind === 'leader' ? role.transferTo : noReplica,
       restoring: replica.needsSnapshot || replica.restoring !== undefined,
-      progress: role.kind === 'leader' ? role.progress() : [],
+      progress: role.kind === 'leader' ? role.replication.view() : [],
       dropped: { ...replica.dropped },
     };
   }
@@ -425,6 +502,7 @@ const nothingToPersist = {
   messagesAfterPersist: [],
 } as const;
 
+/** Relations between options that the rules rely on. Values out of range are the caller's own check. */
 function checkOptions(options: RaftOptions): void {
   const { electionTicks, heartbeatTicks, leaseTicks } = options;
   assert(

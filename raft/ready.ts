@@ -6,6 +6,10 @@
  * called `persisted()` for it, `ready()` leaves these fields and `messagesAfterPersist` empty;
  * everything else keeps flowing, so that heartbeats and appends never wait for this disk
  * (thesis §10.2.1).
+ *
+ * A crash may fall between any two of the duties. What was not done is then lost like a message: the
+ * core has promised nobody anything of it, since promises are among the duties and come after what
+ * they are about.
  */
 import type { Entry, HardState, LogIndex, ReplicaId, SnapshotMeta, Term } from './types.js';
 import type { Message } from './message.js';
@@ -40,6 +44,7 @@ export interface ReadState {
   readonly index: LogIndex | undefined;
 }
 
+/** All lists are the driver's from here on; their elements are shared, and nobody changes them. */
 export interface Ready {
   /** Send now, in any order; may be lost. Never addressed to this replica. */
   readonly messages: readonly Message[];
@@ -56,7 +61,9 @@ export interface Ready {
   readonly messagesAfterPersist: readonly Message[];
   /** Apply in order, then `applied(index)`. Always persisted here, never above the commit index. */
   readonly committed: readonly Entry[];
+  /** Release each once the applied index has reached its own; refused ones at once. */
   readonly readStates: readonly ReadState[];
+  /** Each is answered by `entriesFetched`, once. */
   readonly fetches: readonly Fetch[];
   /** Followers that need a snapshot: send one at least as new as the log's first index - 1. */
   readonly snapshotsWanted: readonly ReplicaId[];

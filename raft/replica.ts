@@ -1,6 +1,15 @@
 /**
  * One member of a group: the state that survives changes of role, and what it has to say. The roles
  * (follower.ts, candidate.ts, leader.ts) act on it; core.ts chooses the role.
+ *
+ * Two outputs, and which of them a message takes is what safety under crashes comes down to. News binds
+ * nobody and leaves at once (`send`). A promise is about this disk, and leaves when all that it speaks
+ * of is durable (`sendAfterPersist`): a vote, a request for votes, an acknowledgement.
+ *
+ * A promise may find its term over when it leaves, and entries it names cut off. That is no lie: its
+ * receiver counts it in the old term only, and whoever cut them off was elected by a quorum that one
+ * of the old term's quorum belongs to, with a log as new as that one's. Were the entries decided by
+ * this promise, that leader would have had them.
  */
 import { assert } from './assert.js';
 import { RaftLog } from './log.js';
@@ -24,6 +33,7 @@ import {
 
 type Restore = SnapshotMeta & { readonly from: ReplicaId };
 
+/** State and output of one member. No decisions: those are the roles'. */
 export class Replica {
   readonly id: ReplicaId;
   readonly options: RaftOptions;
@@ -32,6 +42,7 @@ export class Replica {
   /** Only `enterTerm` changes these two: a new term begins without a vote. */
   term: Term;
   vote: ReplicaId;
+  /** Of `term`; `noReplica` until it is heard. At most one for a term (election safety, §5.2). */
   leader: ReplicaId = noReplica;
   /**
    * Ticks given since construction. Never ahead of true time: a stalled loop gives none, and makes up
@@ -49,7 +60,7 @@ export class Replica {
   leaderHeardAt = -Infinity;
   /** Memberships in the log, ascending; the last is in force, committed or not (thesis §4.1). */
   private memberships: MembershipAt[];
-  /** A snapshot is being installed; nothing is applied meanwhile. */
+  /** A snapshot is being installed; nothing is applied meanwhile, and no append or commit is taken. */
   restoring: Restore | undefined;
   /** The state machine is not usable until a snapshot is installed (rules D13, D15). */
   needsSnapshot: boolean;
@@ -62,9 +73,12 @@ export class Replica {
   snapshotsWanted: ReplicaId[] = [];
   restore: Restore | undefined;
   logReset: SnapshotMeta | undefined;
+  /** Messages dropped, by reason: words of `drop` calls, a few dozen at most. */
   readonly dropped: Record<string, number> = {};
+  /** What the last batch handed out said: durable, or on its way there before anything later. */
   private hardState: HardState;
 
+  /** Throws RaftInvariantError for a state that no disk of ours can hold. */
   constructor(options: RaftOptions, state: RestoredState) {
     this.id = options.id;
     this.options = options;
@@ -107,6 +121,7 @@ export class Replica {
     return this.ticks + this.missedTicks;
   }
 
+  /** In force, with the index that brought it: the handle for compare and set (rule D06). */
   get membershipAt(): MembershipAt {
     const last = this.memberships[this.memberships.length - 1];
     assert(last !== undefined, () => 'a member knows the membership of its group');
@@ -126,11 +141,15 @@ export class Replica {
     return this.membershipAt;
   }
 
-  /** May this member campaign? A learner or removed one, or one without a state, may not. */
+  /**
+   * May this member campaign? A learner or removed one may not: nobody would count its own vote. Nor may
+   * one without a state machine: as leader it could answer nothing, nor send anybody a snapshot (D15).
+   */
   get canCampaign(): boolean {
     return isVoter(this.membership, this.id) && !this.needsSnapshot && this.restoring === undefined;
   }
 
+  /** Vote and term change together, here and on disk: a vote kept for a new term would be nobody's. */
   enterTerm(term: Term): void {
     assert(term > this.term, () => `terms rise: ${term} after ${this.term}`);
     this.term = term;
@@ -138,7 +157,11 @@ export class Replica {
     this.leader = noReplica;
   }
 
-  /** Appends, and follows what the entries say about the membership. */
+  /**
+   * Appends, and follows what the entries say about the membership: each is in force from here on,
+   * committed or not (thesis §4.1). A member sees what is in its log, but not at which moment an entry
+   * became committed: were it that moment, two members could differ about who counts and both be right.
+   */
   append(entries: readonly Entry[]): void {
     const first = entries[0];
     if (first === undefined) return;
@@ -155,6 +178,7 @@ export class Replica {
     while (this.memberships.length > 1 && this.membershipAt.index >= index) this.memberships.pop();
   }
 
+  /** The membership at firstIndex - 1 stays known: a snapshot taken there has to name it. */
   compact(firstIndex: LogIndex): void {
     this.log.compact(firstIndex);
     while (this.memberships.length > 1 && (this.memberships[1]?.index ?? Infinity) < firstIndex) {
@@ -178,10 +202,12 @@ export class Replica {
     this.logReset = snapshot;
   }
 
+  /** The only thing that happens to a message that is not heard. */
   drop(reason: string): void {
     this.dropped[reason] = (this.dropped[reason] ?? 0) + 1;
   }
 
+  /** For news: true whatever becomes of this disk. */
   send(message: Message): void {
     this.messages.push(message);
   }
@@ -220,6 +246,7 @@ export class Replica {
     return this.hardState;
   }
 
+  /** Worth a write of its own: these two must be durable before anything is said in the term. */
   get hardStateChanged(): boolean {
     return this.term !== this.hardState.term || this.vote !== this.hardState.vote;
   }

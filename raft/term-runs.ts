@@ -3,13 +3,19 @@
  *
  * Invariant: runs ascend strictly in `from` and in `term`; the first covers the index before the
  * log's first entry (the snapshot's), the last reaches to the last index.
+ *
+ * Terms never fall along a log (a leader appends in its own term only, and no term comes back), so a
+ * log of a billion entries and a hundred elections is a hundred runs: with them in memory, every
+ * consistency check and every vote is decided without the disk.
  */
 import { assert } from './assert.js';
 import type { LogIndex, Term, TermRun } from './types.js';
 
+/** Bounds are the caller's: it knows where the log begins and ends, the runs do not. */
 export class TermRuns {
   private readonly runs: TermRun[];
 
+  /** `runs`: at least one, ascending; copied. Throws RaftInvariantError for none. */
   constructor(runs: readonly TermRun[]) {
     assert(runs.length > 0, () => 'term runs: at least the run of the snapshot index');
     this.runs = [...runs];
@@ -19,7 +25,10 @@ export class TermRuns {
     return this.lastRun().term;
   }
 
-  /** For an index within [first run's from, last index]; the caller checks the bounds. */
+  /**
+   * For an index within [first run's from, last index]; the caller checks the bounds. Throws RangeError
+   * below; above the last index the answer is the last term, which nothing backs.
+   */
   at(index: LogIndex): Term {
     // The question is nearly always about the newest run or two.
     for (let n = this.runs.length - 1; n >= 0; n--) {
@@ -38,13 +47,14 @@ export class TermRuns {
     throw new RangeError(`term runs: index ${index} lies before the first run`);
   }
 
+  /** The entry after the last one. Costs nothing but at a change of term. */
   append(index: LogIndex, term: Term): void {
     const last = this.lastRun();
     assert(term >= last.term, () => `terms never fall along a log: ${term} after ${last.term}`);
     if (term > last.term) this.runs.push({ from: index, term });
   }
 
-  /** Forgets everything at and above `index`. */
+  /** Forgets everything at and above `index`, which lies above the first run's from: the base stays. */
   truncate(index: LogIndex): void {
     while (this.runs.length > 1 && this.lastRun().from >= index) this.runs.pop();
   }
