@@ -13,7 +13,7 @@ import type { GroupId, ReplicaId } from '../raft/index.js';
 import type { KeyRange } from './engine.js';
 
 /** What a key is for. 10 and up are free for change index, tombstones and collections. */
-export const KeyKind = { value: 1, session: 2, expiry: 3, slotState: 4 } as const;
+export const KeyKind = { value: 1, session: 2, expiry: 3 } as const;
 export type KeyKind = (typeof KeyKind)[keyof typeof KeyKind];
 
 /** Slots: 0 to 16383 by hash, up to 65533 for pins, and two areas of the replica itself. */

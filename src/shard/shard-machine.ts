@@ -14,7 +14,7 @@ import {
 } from '../../storage/index.js';
 import { ByteReader, ByteWriter } from '../bytes.js';
 import type { Applied, Leadership, StateMachine } from '../group/state-machine.js';
-import { slotCount, slotOf, type Slot } from '../router/slot.js';
+import { slot as slotNumber, slotCount, slotOf, type Slot } from '../router/slot.js';
 import { ApplyRun, keysOfWrite, slotOfWrite, type WorkingState } from './apply-run.js';
 import { decodeCommand, type Command } from './command-codec.js';
 import type { CommandResult } from './command.js';
@@ -23,7 +23,9 @@ import { Overlay } from './overlay.js';
 import { decodeSlotState, encodeSlotState, firstSlotState, type SlotState } from './value-codec.js';
 
 const summaryVersion = 1;
-const noUserKey = new Uint8Array();
+const slotStateName = 'slot/';
+/** '0' follows '/'. */
+const behindSlotStates = 'slot0';
 
 /** What readers see: as of the last batch that is in the engine. */
 export interface Visible {
@@ -79,21 +81,31 @@ export class ShardMachine implements StateMachine<CommandResult> {
     this.due.clear();
     const [summary] = await this.engine.getMany([this.summaryKey()]);
     this.visible = summary === undefined ? { logTimeMs: 0, keys: 0 } : decodeSummary(summary);
-    const all = Array.from({ length: slotCount }, (_, slot) => slot as Slot);
-    const states = await this.engine.getMany(all.map((slot) => this.slotStateKey(slot)));
-    for (const slot of all) {
-      const stored = states[slot];
-      if (stored === undefined) continue;
-      const state = decodeSlotState(stored);
-      this.slots.set(slot, state);
-      if (!state.expiring) continue;
-      const [first] = await firstDue(
-        this.engine,
-        this.prefix,
-        { slot, instance: state.instance },
-        1,
-      );
+    await this.loadSlotStates();
+    for (const [slot, { expiring, instance }] of this.slots) {
+      if (!expiring) continue;
+      const [first] = await firstDue(this.engine, this.prefix, { slot, instance }, 1);
       if (first !== undefined) this.due.note(slot, first.dueMs);
+    }
+  }
+
+  private async loadSlotStates(): Promise<void> {
+    const start = machineKey(this.prefix, slotStateName);
+    const nameStart = start.byteLength;
+    const view = this.engine.iterate({
+      start,
+      end: machineKey(this.prefix, behindSlotStates),
+      pageBytesMax: 256 * 1024,
+    });
+    try {
+      for (let page = await view.next(); page.length > 0; page = await view.next()) {
+        for (const { key, value } of page) {
+          const number = Buffer.from(key.subarray(nameStart)).toString('latin1');
+          this.slots.set(slotNumber(Number(number)), decodeSlotState(value));
+        }
+      }
+    } finally {
+      await view.close();
     }
   }
 
@@ -171,9 +183,12 @@ export class ShardMachine implements StateMachine<CommandResult> {
     );
   }
 
-  /** The state of a slot does not move with an instance: it is kept for ever (rule D30). */
+  /**
+   * Kept for ever (rule D30), so outside of the slot's range: the late clear of an instance, 0 among
+   * them, must not take it along.
+   */
   private slotStateKey(slot: Slot): Uint8Array {
-    return slotKey(this.prefix, { slot, instance: 0 }, KeyKind.slotState, noUserKey);
+    return machineKey(this.prefix, `${slotStateName}${slot}`);
   }
 
   private summaryKey(): Uint8Array {
