@@ -4,7 +4,8 @@ import {
   exportSnapshot,
   hashReplica,
   importSnapshot,
-  KeyKind,
+  machineKey,
+  type KeyKind,
   kindRange,
   MemoryEngine,
   putAppliedMark,
@@ -19,7 +20,6 @@ import { isExpired, keyValue } from '../../src/shard/apply-run.js';
 import { firstDue } from '../../src/shard/expiry-index.js';
 import { ShardMachine } from '../../src/shard/shard-machine.js';
 import { decodeValue, encodeSlotState, type SlotState } from '../../src/shard/value-codec.js';
-import { slotKey } from '../../storage/index.js';
 import { bytes } from './command-texts.js';
 
 export const entryOf = (data: Uint8Array, index: number): Entry => ({
@@ -137,8 +137,7 @@ export class Replica {
   /** Writes the state of a slot into the engine, as a migration would have left it. */
   async setSlotState(slot: Slot, state: SlotState): Promise<void> {
     const batch = this.engine.batch();
-    const key = slotKey(this.prefix, { slot, instance: 0 }, KeyKind.slotState, new Uint8Array());
-    batch.put(key, encodeSlotState(state));
+    batch.put(machineKey(this.prefix, `slot/${slot}`), encodeSlotState(state));
     await this.engine.write(batch, { sync: false });
     await this.machine.load();
   }
