@@ -2,7 +2,14 @@ import { expect } from 'chai';
 import { groupId, replicaId } from '../../raft/index.js';
 import { readAppliedMark, readRestoringMark, replicaPrefix } from '../../storage/index.js';
 import { SnapshotInterrupted } from '../../src/transport/transport.js';
-import { propose, readIndex, withCluster, type Cluster, type ClusterNode } from './cluster.js';
+import {
+  propose,
+  readIndex,
+  tickMs,
+  withCluster,
+  type Cluster,
+  type ClusterNode,
+} from './cluster.js';
 
 const compacting = { limits: { durableMarkBytes: 2048, logKeptBytes: 2048 } };
 
@@ -138,29 +145,35 @@ describe('snapshot install', () => {
       await expectRebuilt(cluster, node, texts);
     }));
 
-  it('R42: what a snapshot holds and the index it is sent with belong together', () =>
-    withCluster(compacting, async (cluster) => {
-      const { node, texts } = await laggard(cluster);
-      const leader = await cluster.leader();
-      const { engine } = leader;
-      const write = engine.write.bind(engine);
-      // Slow to say that it has written: in between, the data are ahead of the applied index.
-      engine.write = async (batch, options) => {
-        await write(batch, options);
-        for (let turn = 0; turn < 4; turn++) await new Promise((done) => setImmediate(done));
-      };
-      const outcomes = Array.from({ length: 40 }, async (_, i) => {
-        for (let turn = 0; turn < i; turn++) await new Promise((done) => setImmediate(done));
-        if (i === 10) cluster.network.setNode(node.id, true);
-        return propose(leader, `during-${i}`);
+  it('R42: what a snapshot holds and the index it is sent with belong together', async () => {
+    // Offered at different moments of the leader's writing.
+    for (let moment = 0; moment < 8; moment++) {
+      await withCluster(compacting, async (cluster) => {
+        const { node, texts } = await laggard(cluster);
+        const leader = await cluster.leader();
+        const { engine } = leader;
+        const write = engine.write.bind(engine);
+        // Slow to say that it has written: in between, the data are ahead of the applied index.
+        engine.write = async (batch, options) => {
+          await write(batch, options);
+          await turns(5);
+        };
+        const outcomes: Promise<{ readonly kind: string }>[] = [];
+        for (let i = 0; i < 60; i++) {
+          if (i === moment) cluster.network.setNode(node.id, true);
+          outcomes.push(propose(leader, `during-${i}`));
+          cluster.clock.jump(tickMs);
+          await turns(1);
+        }
+        for (const [i, outcome] of outcomes.entries()) {
+          expect((await cluster.outcome(outcome)).kind).to.equal('applied');
+          texts.push(`during-${i}`);
+        }
+        await expectRebuilt(cluster, node, texts);
+        expect(node.group().figures()['snapshotsInstalled']).to.be.at.least(1);
       });
-      for (const [i, outcome] of outcomes.entries()) {
-        expect((await cluster.outcome(outcome)).kind).to.equal('applied');
-        texts.push(`during-${i}`);
-      }
-      await expectRebuilt(cluster, node, texts);
-      expect(node.group().figures()['snapshotsInstalled']).to.equal(1);
-    }));
+    }
+  });
 
   it('a chunk damaged on its way is noticed, and another snapshot repairs the replica', () =>
     withCluster(compacting, async (cluster) => {
@@ -217,6 +230,10 @@ describe('snapshot install', () => {
     expect([...reached].sort()).to.deep.equal(['after', 'before', 'installed', 'marked']);
   });
 });
+
+async function turns(count: number): Promise<void> {
+  for (let turn = 0; turn < count; turn++) await new Promise((done) => setImmediate(done));
+}
 
 function isWhole(node: ClusterNode): boolean {
   return !node.group().status().restoring;
