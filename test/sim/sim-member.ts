@@ -4,16 +4,7 @@
  * of its steps the power can go.
  */
 import { RawNode } from '../../raft/index.js';
-import type {
-  Entry,
-  Fetch,
-  LogIndex,
-  Membership,
-  RaftStatus,
-  Ready,
-  ReplicaId,
-  SnapshotMeta,
-} from '../../raft/index.js';
+import type { Entry, Fetch, Membership, RaftStatus, Ready, ReplicaId } from '../../raft/index.js';
 import { describeMessage, persistLines } from '../../raft/describe.js';
 import type { Coverage } from './coverage.js';
 import type { CheckedMember, GroupChecks } from './group-checks.js';
@@ -23,8 +14,9 @@ import type { SimRandom } from './random.js';
 import { SimDisk } from './sim-disk.js';
 import type { PersistBatch } from './sim-disk.js';
 import { SimEngine } from './sim-engine.js';
-import type { Image } from './sim-engine.js';
 import type { Arrival, Parcel } from './sim-network.js';
+import { SimSnapshots } from './sim-snapshots.js';
+import type { SnapshotOwner } from './sim-snapshots.js';
 import type { SwarmPlan } from './swarm.js';
 import type { Timeline } from './timeline.js';
 import type { Trace } from './trace.js';
@@ -53,8 +45,6 @@ const queuedMax = 2000;
 const slowestMs = 2000;
 /** How soon a hung sync notices that its disk works again. */
 const hungPollMs = 50;
-/** Images that have arrived and wait for the core's order; the oldest goes first. */
-const imagesMax = 3;
 
 export class SimMember implements CheckedMember {
   readonly disk: SimDisk;
@@ -76,9 +66,7 @@ export class SimMember implements CheckedMember {
   private stepsToPowerCut = 0;
   private toApply: Entry[] = [];
   private isApplying = false;
-  private isRestoring = false;
-  private images: Image[] = [];
-  private cachedImage: Image | undefined;
+  private readonly snapshots: SimSnapshots;
   private waiting = new WaitingClients();
   private contexts = 0;
   readonly id: ReplicaId;
@@ -95,6 +83,7 @@ export class SimMember implements CheckedMember {
     const rate = 1 + random.between(-clockSkew, clockSkew);
     const offsetMs = random.between(0, 10_000);
     this.clock = new LocalClock({ offsetMs, rate, tickMs }, () => around.timeline.now);
+    this.snapshots = new SimSnapshots({ ...around, random, member: this.asOwner() });
   }
 
   get isRunning(): boolean {
@@ -122,7 +111,7 @@ export class SimMember implements CheckedMember {
 
   start(): void {
     if (this.node !== undefined || this.isDestroyed) return;
-    this.recoverState();
+    this.snapshots.recover();
     this.starts++;
     const { options, tickMs } = this.around.plan;
     const { disk, engine } = this;
@@ -154,31 +143,13 @@ export class SimMember implements CheckedMember {
     this.scheduleFlush(this.starts);
   }
 
-  /** What a start makes of what it finds, before the core sees it (rules D12, D13, D15). */
-  private recoverState(): void {
-    const { disk, engine, around } = this;
-    const { index, term } = engine.state;
-    if (index > disk.hardState.commit) around.coverage.count('applied ahead of the hard state');
-    if (index < disk.firstIndex - 1) {
-      engine.restoringMarker = true;
-      return;
-    }
-    engine.isDamaged = false;
-    if (engine.restoringMarker || disk.termAt(index) === term) return;
-    const membership = engine.imageMembership;
-    if (membership === undefined) {
-      throw new Error(`D12: member ${this.id} applied (${index}, ${term}), not in its own log`);
-    }
-    disk.resetLog({ index, term, membership });
-    around.coverage.count('log reset finished at start');
-  }
-
   /** Power is lost now. `damage`: the engine loses what was durable, too. */
   crash(damage = false): void {
     if (this.node === undefined) return;
     const { coverage } = this.around;
     coverage.count('crash');
-    if (this.isRestoring && this.engine.restoringMarker) coverage.count('crash in mid install');
+    if (this.snapshots.isRestoring && this.engine.restoringMarker)
+      coverage.count('crash in mid install');
     const residue = this.disk.crash(this.random);
     if (residue === 'lost') coverage.count('write lost');
     if (residue === 'torn') coverage.count('torn write');
@@ -208,9 +179,7 @@ export class SimMember implements CheckedMember {
     this.stepsToPowerCut = 0;
     this.toApply = [];
     this.isApplying = false;
-    this.isRestoring = false;
-    this.images = [];
-    this.cachedImage = undefined;
+    this.snapshots.forget();
     this.waiting = new WaitingClients();
     waiting.abandon();
   }
@@ -269,10 +238,7 @@ export class SimMember implements CheckedMember {
     this.input((node) => {
       const { message, image } = parcel;
       if (this.trace.isRead) this.trace.line(describeMessage(message));
-      if (image !== undefined) {
-        this.images.push(image);
-        if (this.images.length > imagesMax) this.images.shift();
-      }
+      if (image !== undefined) this.snapshots.arrived(image);
       node.step(message);
     });
     return true;
@@ -364,8 +330,8 @@ export class SimMember implements CheckedMember {
     }
     for (const state of ready.readStates) this.waiting.released(state);
     for (const fetch of ready.fetches) this.fetch(fetch);
-    for (const to of ready.snapshotsWanted) this.sendSnapshotSoon(to);
-    if (ready.restore !== undefined) this.beginRestore(ready.restore);
+    for (const to of ready.snapshotsWanted) this.snapshots.sendSoon(to);
+    if (ready.restore !== undefined) this.snapshots.beginRestore(ready.restore);
   }
 
   private send(parcel: Parcel, arrival?: Arrival): void {
@@ -477,125 +443,6 @@ export class SimMember implements CheckedMember {
     });
   }
 
-  /* ---- Snapshots ------------------------------------------------------------------------ */
-
-  private sendSnapshotSoon(to: ReplicaId): void {
-    this.later(this.random.tailed(1, 300), () => this.input((node) => this.sendSnapshot(node, to)));
-  }
-
-  private sendSnapshot(node: RawNode, to: ReplicaId): void {
-    const image = this.imageToSend();
-    if (image === undefined) return;
-    const { index, term } = image.state;
-    const meta: SnapshotMeta = { index, term, membership: image.membership };
-    const message = node.snapshotMessage(to, meta);
-    if (message === undefined) return;
-    this.around.coverage.count('snapshot sent');
-    const start = this.starts;
-    this.send({ message, image }, (arrived) => {
-      if (this.starts !== start) return;
-      this.input((running) => running.snapshotSent({ to, index, ok: arrived }));
-    });
-  }
-
-  /** The present state, or one kept from before that still reaches the log. */
-  private imageToSend(): Image | undefined {
-    const cached = this.cachedImage;
-    const first = this.disk.firstIndex;
-    if (cached !== undefined && cached.state.index >= first - 1 && this.random.chance(0.5)) {
-      return cached;
-    }
-    if (this.engine.restoringMarker) return undefined;
-    const { state } = this.engine;
-    if (state.index < first - 1) return undefined;
-    return { state, membership: this.disk.membershipAt(state.index) };
-  }
-
-  /** Rule D15: marker, data, mark with the new applied index; then the core resets the log. */
-  private beginRestore(wanted: SnapshotMeta): void {
-    const image = this.images.find(
-      ({ state }) => state.index === wanted.index && state.term === wanted.term,
-    );
-    if (image === undefined) throw new Error(`restore of ${wanted.index}, which never arrived`);
-    if (this.isRestoring) throw new Error(`member ${this.id} restores two snapshots at once`);
-    this.isRestoring = true;
-    const meta = { index: wanted.index, term: wanted.term, membership: wanted.membership };
-    if (this.random.chance(this.around.plan.installCrash)) this.crashDuringInstall();
-    if (this.trace.isRead) this.trace.line(`${this.id} begins to restore ${meta.index}`);
-    this.later(this.random.tailed(0.1, 50), () =>
-      this.input((node) => this.overwrite(node, image, meta)),
-    );
-  }
-
-  /** At any moment from the order to the durable reset of the log. */
-  private crashDuringInstall(): void {
-    this.later(this.random.tailed(0, 400), () => {
-      this.crash();
-      this.around.crashed(this);
-    });
-  }
-
-  private overwrite(node: RawNode, image: Image, meta: SnapshotMeta): void {
-    if (this.random.chance(0.05)) {
-      // Bytes that do not match their checksum: nothing has been touched yet.
-      this.around.coverage.count('snapshot refused');
-      this.isRestoring = false;
-      node.restored(meta, false);
-      return;
-    }
-    this.step();
-    this.engine.restoringMarker = true;
-    this.toApply = [];
-    this.later(this.syncMs() + this.random.tailed(0.1, 200), () =>
-      this.input((running) => {
-        this.step();
-        this.around.checks.installed(this, image, meta);
-        this.engine.install(image);
-        this.isRestoring = false;
-        this.around.coverage.count('snapshot installed');
-        if (this.trace.isRead) this.trace.line(`${this.id} installed ${meta.index}`);
-        this.waiting.installed(meta.index);
-        this.step();
-        running.restored(meta, true);
-      }),
-    );
-  }
-
-  /* ---- The durable mark and log compaction ---------------------------------------------- */
-
-  private scheduleFlush(start: number): void {
-    const { timeline, plan } = this.around;
-    timeline.after(this.random.between(0.5, 1.5) * plan.apply.flushEveryMs, () => {
-      if (this.starts !== start || this.node === undefined) return;
-      this.input((node) => this.flush(node));
-      this.scheduleFlush(start);
-    });
-  }
-
-  /** Only what the engine has durably may leave the log (design section 4, rule D14). */
-  flush(node: RawNode): void {
-    if (this.engine.restoringMarker || this.isRestoring) return;
-    this.engine.flush();
-    if (this.random.chance(0.5)) {
-      const { state } = this.engine;
-      if (state.index >= this.disk.firstIndex - 1 && this.disk.termAt(state.index) === state.term) {
-        this.cachedImage = { state, membership: this.disk.membershipAt(state.index) };
-      }
-    }
-    this.compact(node, this.engine.durableIndex - this.around.plan.apply.keepEntries);
-  }
-
-  private compact(node: RawNode, through: LogIndex): void {
-    if (through < this.disk.firstIndex) return;
-    // A log reset that is not durable yet makes the log on disk another one than the core's.
-    const term = this.disk.termAt(through);
-    if (term === undefined || term !== node.termAt(through)) return;
-    this.around.coverage.count('log compacted');
-    if (this.trace.isRead) this.trace.line(`${this.id} compacts through ${through}`);
-    this.disk.compact(through);
-    node.compacted(through + 1);
-  }
-
   /* ---- Small things --------------------------------------------------------------------- */
 
   /** Does something later, unless the process has died in between. */
@@ -604,6 +451,36 @@ export class SimMember implements CheckedMember {
     this.around.timeline.after(delayMs, () => {
       if (this.starts === start && this.node !== undefined) act();
     });
+  }
+
+  private scheduleFlush(start: number): void {
+    const { timeline, plan } = this.around;
+    timeline.after(this.random.between(0.5, 1.5) * plan.apply.flushEveryMs, () => {
+      if (this.starts !== start || this.node === undefined) return;
+      this.input((node) => this.snapshots.flush(node));
+      this.scheduleFlush(start);
+    });
+  }
+
+  /** What the snapshots may do to this member, and nobody else. */
+  private asOwner(): SnapshotOwner {
+    return {
+      checked: this,
+      input: (act) => this.input(act),
+      later: (delayMs, act) => this.later(delayMs, act),
+      step: () => this.step(),
+      send: (parcel, arrival) => this.send(parcel, arrival),
+      syncMs: () => this.syncMs(),
+      startsSoFar: () => this.starts,
+      dropUnapplied: () => {
+        this.toApply = [];
+      },
+      installed: (index) => this.waiting.installed(index),
+      losePower: () => {
+        this.crash();
+        this.around.crashed(this);
+      },
+    };
   }
 
   private get trace(): Trace {
