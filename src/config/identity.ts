@@ -96,8 +96,10 @@ export class Identity {
       ...this.fields.peers,
       [String(node)]: Buffer.from(directoryId).toString('hex'),
     };
-    this.fields = { ...this.fields, peers };
-    writeDurably(this.path, this.fields);
+    const fields = { ...this.fields, peers };
+    // In this order: what could not be written must be asked for, and written, again.
+    writeDurably(this.path, fields);
+    this.fields = fields;
   }
 }
 
