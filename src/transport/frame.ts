@@ -25,6 +25,11 @@ export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 const headBytes = 8;
 /** A largest entry (a request of 4 MiB by default, 256 MiB at most) must fit. */
 export const frameBytesMax = 320 * 1024 * 1024;
+/**
+ * Hellos, pongs and verdicts are far smaller. Who has not said yet who it is, or has nothing else to
+ * say, cannot make this node gather more.
+ */
+export const smallFrameBytesMax = 64 * 1024;
 
 /** A frame under construction: `begin`, write the rest of the payload, `end`. */
 export class FrameWriter {
@@ -75,10 +80,16 @@ export interface Frame {
 
 /** Cuts a byte stream into frames, wherever the pieces end. */
 export class FrameParser {
+  /** The longest payload that is taken; holds from the next frame on. */
+  payloadBytesMax: number;
   private pieces: Buffer[] = [];
   private have = 0;
   /** Bytes wanted before anything can be cut: a head, then a whole frame. */
   private wanted = headBytes;
+
+  constructor(payloadBytesMax = frameBytesMax) {
+    this.payloadBytesMax = payloadBytesMax;
+  }
 
   /** Throws MalformedMessage for a wrong checksum or an absurd length: close the connection. */
   push(piece: Buffer, take: (frame: Frame) => void): void {
@@ -102,7 +113,7 @@ export class FrameParser {
       this.wanted = headBytes;
       if (left < headBytes) return at;
       const length = bytes.readUInt32BE(at);
-      if (length < 1 || length > frameBytesMax)
+      if (length < 1 || length > this.payloadBytesMax)
         throw new MalformedMessage(`frame of ${length} bytes`);
       this.wanted = headBytes + length;
       if (left < this.wanted) return at;

@@ -45,7 +45,12 @@ export interface OwnIdentity {
 }
 
 export type Refusal =
-  'PROTOCOL' | 'OTHER_CLUSTER' | 'OTHER_NODE' | 'UNKNOWN_NODE' | 'OTHER_DIRECTORY';
+  | 'PROTOCOL'
+  | 'OTHER_CLUSTER'
+  | 'OTHER_NODE'
+  | 'UNKNOWN_NODE'
+  | 'OTHER_DIRECTORY'
+  | 'NOT_REMEMBERED';
 
 export interface Verdict {
   readonly code: Refusal;
@@ -64,6 +69,9 @@ export function judgeHello(
       message: `peer protocol ${hello.protocol} is not spoken here, ${peerProtocol} is`,
     };
   }
+  if (hello.purpose !== 'raft' && hello.purpose !== 'snapshot') {
+    return { code: 'PROTOCOL', message: `a connection for '${hello.purpose}' is not known here` };
+  }
   if (hello.clusterId !== own.clusterId) {
     return {
       code: 'OTHER_CLUSTER',
@@ -76,6 +84,12 @@ export function judgeHello(
       message: `this is node ${own.nodeId}, not ${hello.toNodeId}: check --initial-cluster`,
     };
   }
+  if (hello.nodeId === own.nodeId) {
+    return {
+      code: 'OTHER_NODE',
+      message: `node ${own.nodeId} is this one, and cannot be two: check --node-id`,
+    };
+  }
   if (!peers.isKnown(hello.nodeId)) {
     return {
       code: 'UNKNOWN_NODE',
@@ -83,6 +97,23 @@ export function judgeHello(
     };
   }
   return judgeDirectory(hello.nodeId, hello.directoryId, peers.registry);
+}
+
+/** Checks the answer to our Hello; undefined: it is the node that was asked for, and welcomes us. */
+export function judgeReply(
+  reply: HelloReply,
+  node: NodeId,
+  registry: DirectoryRegistry,
+): { readonly code: string; readonly message: string } | undefined {
+  if (!reply.accepted) return reply;
+  // Before the directory: what a stranger says must not become what is known of another node.
+  if (reply.nodeId !== node) {
+    return {
+      code: 'OTHER_NODE',
+      message: `node ${reply.nodeId} answers at the address of node ${node}: check --initial-cluster`,
+    };
+  }
+  return judgeDirectory(node, reply.directoryId, registry);
 }
 
 /** Trust on first use: the first directory id of a node is the one it must keep. */
@@ -96,8 +127,7 @@ export function judgeDirectory(
   }
   const known = registry.known(node);
   if (known === undefined) {
-    registry.remember(node, directoryId);
-    return undefined;
+    return rememberDirectory(node, directoryId, registry);
   }
   if (Buffer.compare(known, directoryId) === 0) return undefined;
   return {
@@ -106,4 +136,21 @@ export function judgeDirectory(
       `node ${node} has another data directory than before: its disk was wiped or replaced, or this is an ` +
       'impostor. It has forgotten its votes and must not come back under its old id: add it as a new node',
   };
+}
+
+/** A full disk is no reason to stop, but who cannot be remembered cannot be recognised later. */
+function rememberDirectory(
+  node: number,
+  directoryId: Uint8Array,
+  registry: DirectoryRegistry,
+): Verdict | undefined {
+  try {
+    registry.remember(node, directoryId);
+    return undefined;
+  } catch (error) {
+    return {
+      code: 'NOT_REMEMBERED',
+      message: `cannot write down who node ${node} is: ${String(error)}`,
+    };
+  }
 }

@@ -7,7 +7,14 @@ import { groupId, nodeId, replicaId, type NodeId } from '../../raft/index.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import { ByteReader, ByteWriter } from '../bytes.js';
-import { FrameKind, FrameParser, frameOf, type Frame } from './frame.js';
+import {
+  FrameKind,
+  FrameParser,
+  frameBytesMax,
+  frameOf,
+  smallFrameBytesMax,
+  type Frame,
+} from './frame.js';
 import {
   helloCodec,
   helloReplyCodec,
@@ -15,7 +22,12 @@ import {
   type DirectoryRegistry,
   type OwnIdentity,
 } from './handshake.js';
-import { decodeMessage, decodeSnapshotMeta, MalformedMessage } from './message-codec.js';
+import {
+  decodeMessage,
+  decodeSnapshotMeta,
+  MalformedMessage,
+  wellFormed,
+} from './message-codec.js';
 import {
   SnapshotInterrupted,
   type GroupMessage,
@@ -26,6 +38,9 @@ import {
 
 /** Chunks waiting to be taken before the socket is not read any more (256 KiB each: 2 MiB). */
 const chunksWaitingMax = 8;
+/** Pongs that the peer has not fetched: a few thousand. It probes, and does not read the answers. */
+const unreadBytesMax = 64 * 1024;
+const pingBytes = 8;
 
 export interface IncomingOptions {
   readonly own: OwnIdentity;
@@ -35,7 +50,11 @@ export interface IncomingOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly handshakeMsMax: number;
+  /** Calls of `probe` without a byte of the peer after which it is gone, by purpose. */
+  readonly silentProbesMax: { readonly raft: number; readonly snapshot: number };
   readonly count: (name: string, by?: number) => void;
+  /** The peer has said who it is, and may stay. */
+  readonly onWelcome: (connection: IncomingConnection) => void;
   /** One more snapshot may come in; false: refuse it. */
   readonly admitSnapshot: (connection: IncomingConnection) => boolean;
 }
@@ -44,7 +63,9 @@ export class IncomingConnection {
   private peer: NodeId | undefined;
   private purpose = '';
   private snapshot: ChunkQueue | undefined;
-  private readonly parser = new FrameParser();
+  private refused = false;
+  private silentProbes = 0;
+  private readonly parser = new FrameParser(smallFrameBytesMax);
   private readonly socket: Socket;
   private readonly options: IncomingOptions;
 
@@ -75,19 +96,34 @@ export class IncomingConnection {
     this.socket.destroy();
   }
 
+  /**
+   * Called regularly: cuts a connection whose other end is gone without a word, which would hold its
+   * socket for ever, and the install of its snapshot too. Calls are counted, not time: after a stall
+   * of this process the peer's bytes are still waiting to be read.
+   */
+  probe(): void {
+    if (this.peer === undefined || this.snapshot?.isOurTurn === true) this.silentProbes = 0;
+    const max = this.options.silentProbesMax;
+    if (++this.silentProbes <= (this.purpose === 'snapshot' ? max.snapshot : max.raft)) return;
+    this.options.log('warn', { peer: this.peer }, 'peer fell silent: connection closed');
+    this.socket.destroy();
+  }
+
   private onData(piece: Buffer): void {
+    this.silentProbes = 0;
     this.options.count('bytesIn', piece.byteLength);
     try {
       this.parser.push(piece, (frame) => {
         this.onFrame(frame);
       });
     } catch (error) {
+      // What the receiver throws is a bug of this node, which must not go on.
+      if (!(error instanceof MalformedMessage)) throw error;
       // Bytes that no node sends: whatever is wrong over there, this connection is worth nothing.
       this.options.count('malformed');
-      const { message } = error instanceof Error ? error : new Error(String(error));
       this.options.log(
         'warn',
-        { peer: this.peer, address: this.socket.remoteAddress, error: message },
+        { peer: this.peer, address: this.socket.remoteAddress, error: error.message },
         'damaged or foreign bytes on the peer port: connection closed',
       );
       this.socket.destroy();
@@ -95,6 +131,7 @@ export class IncomingConnection {
   }
 
   private onFrame({ kind, rest }: Frame): void {
+    if (this.refused) return;
     if (this.peer === undefined) {
       if (kind !== FrameKind.hello) throw new MalformedMessage('the first frame is no hello');
       this.onHello(rest);
@@ -117,7 +154,7 @@ export class IncomingConnection {
 
   private onHello(bytes: Uint8Array): void {
     const { own, isKnown, registry, log, clock } = this.options;
-    const hello = decodeHello(bytes);
+    const hello = wellFormed('hello', () => helloCodec.decode(bytes));
     const refusal = judgeHello(hello, own, { isKnown, registry });
     const reply = helloReplyCodec.encode({
       accepted: refusal === undefined,
@@ -140,11 +177,14 @@ export class IncomingConnection {
         },
         'refused a peer',
       );
+      this.refused = true;
       this.socket.end(frame);
       return;
     }
+    this.parser.payloadBytesMax = frameBytesMax;
     this.peer = nodeId(hello.nodeId);
     this.purpose = hello.purpose;
+    this.options.onWelcome(this);
     this.socket.write(frame);
   }
 
@@ -158,6 +198,9 @@ export class IncomingConnection {
   }
 
   private onPing(rest: Buffer): void {
+    if (rest.byteLength !== pingBytes) throw new MalformedMessage('a ping of another length');
+    if (this.socket.writableLength > unreadBytesMax)
+      throw new MalformedMessage('pings whose answers nobody reads');
     const writer = new ByteWriter();
     writer.raw(rest);
     writer.u64(Math.floor(this.options.clock.wallMs()));
@@ -165,7 +208,7 @@ export class IncomingConnection {
   }
 
   private onSnapshotHead(peer: NodeId, rest: Buffer): void {
-    const header = decodeHead(rest);
+    const header = wellFormed('snapshot head', () => decodeHead(rest));
     const chunks = new ChunkQueue(this.socket);
     this.snapshot = chunks;
     const incoming: IncomingSnapshot = {
@@ -176,7 +219,7 @@ export class IncomingConnection {
         const writer = new ByteWriter();
         writer.bool(ok);
         writer.text(reason);
-        this.socket.resume();
+        chunks.discard();
         this.socket.end(frameOf(FrameKind.verdict, writer.view()));
       },
     };
@@ -190,6 +233,7 @@ class ChunkQueue implements AsyncIterable<Uint8Array> {
   private readonly chunks: Buffer[] = [];
   private ended = false;
   private failure: string | undefined;
+  private discarding = false;
   private wake: () => void = () => undefined;
   private readonly socket: Socket;
 
@@ -197,11 +241,27 @@ class ChunkQueue implements AsyncIterable<Uint8Array> {
     this.socket = socket;
   }
 
+  /** Whoever takes the chunks is to move, or the sender has sent all and waits for the verdict. */
+  get isOurTurn(): boolean {
+    return !this.discarding && (this.ended || this.socket.isPaused());
+  }
+
   push(chunk: Buffer): void {
+    if (this.discarding) return;
     if (chunk.byteLength === 0) this.ended = true;
     else this.chunks.push(chunk);
     if (this.chunks.length >= chunksWaitingMax) this.socket.pause();
     this.wake();
+  }
+
+  /**
+   * The verdict is spoken. What still comes is read and forgotten: on a paused socket the end of the
+   * connection would never be seen, and the socket never be closed.
+   */
+  discard(): void {
+    this.discarding = true;
+    this.chunks.length = 0;
+    this.socket.resume();
   }
 
   fail(reason: string): void {
@@ -225,14 +285,6 @@ class ChunkQueue implements AsyncIterable<Uint8Array> {
         });
       }
     }
-  }
-}
-
-function decodeHello(bytes: Uint8Array): ReturnType<typeof helloCodec.decode> {
-  try {
-    return helloCodec.decode(bytes);
-  } catch (error) {
-    throw new MalformedMessage('the hello is malformed', { cause: error });
   }
 }
 

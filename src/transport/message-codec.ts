@@ -58,6 +58,17 @@ export class MalformedMessage extends Error {
   override readonly name = 'MalformedMessage';
 }
 
+/** Reads bytes of a peer: whatever is thrown at bad ones becomes the error that closes a connection. */
+export function wellFormed<T>(what: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof MalformedMessage) throw error;
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new MalformedMessage(`${what}: ${reason}`, { cause: error });
+  }
+}
+
 export function encodeMessage(writer: ByteWriter, { group, message }: GroupMessage): void {
   writer.u8(version);
   writer.u8(typeCodes[message.type]);

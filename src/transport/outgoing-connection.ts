@@ -4,19 +4,32 @@
  */
 import { connect, type Socket } from 'node:net';
 import type { GroupId, Message, NodeId } from '../../raft/index.js';
-import type { Clock } from '../observe/clock.js';
+import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import { ByteReader, ByteWriter } from '../bytes.js';
-import { FrameKind, FrameParser, frameOf, FrameWriter, type Frame } from './frame.js';
+import {
+  FrameKind,
+  FrameParser,
+  frameOf,
+  FrameWriter,
+  smallFrameBytesMax,
+  type Frame,
+} from './frame.js';
 import {
   helloCodec,
   helloReplyCodec,
-  judgeDirectory,
+  judgeReply,
   peerProtocol,
   type DirectoryRegistry,
   type OwnIdentity,
 } from './handshake.js';
-import { encodeMessage } from './message-codec.js';
+import { encodeMessage, MalformedMessage, wellFormed } from './message-codec.js';
+
+/**
+ * A frame that is longer leaves before the end of the turn: with the largest entry behind it, it
+ * stays below what a receiver takes (32 + 256 < 320 MiB), however much one turn has to say.
+ */
+const frameBytesWanted = 32 * 1024 * 1024;
 
 export interface PeerAddress {
   readonly host: string;
@@ -30,6 +43,8 @@ export interface ConnectionLimits {
   readonly pingEveryMs: number;
   /** Without an answer for so long a connection is dead. */
   readonly silenceMsMax: number;
+  /** A snapshot of which nothing moves for so long is given up, at both ends. */
+  readonly snapshotStallMsMax: number;
   readonly reconnectMsMin: number;
   readonly reconnectMsMax: number;
 }
@@ -71,11 +86,14 @@ export class OutgoingConnection {
   roundTripUs = 0;
   clockOffsetMs: number | undefined;
   private socket: Socket | undefined;
-  private parser = new FrameParser();
+  private parser = new FrameParser(smallFrameBytesMax);
   private readonly frame = new FrameWriter();
   private messages = 0;
   private pauseMs: number;
-  private lastHeardMs = 0;
+  /** Probes sent since the peer was last heard of. */
+  private silentProbes = 0;
+  private atLastProbe = { queued: 0, taken: 0 };
+  private cancelReconnect: Cancel = () => undefined;
   private closed = false;
   private lastRefusal = '';
   private readonly options: OutgoingOptions;
@@ -89,6 +107,7 @@ export class OutgoingConnection {
   /** Joins the frame of this turn; false when there is no connection. */
   add(group: GroupId, message: Message): boolean {
     if (!this.connected) return false;
+    if (this.frame.size > frameBytesWanted) this.flush();
     if (this.frame.isEmpty) this.frame.begin(FrameKind.messages);
     encodeMessage(this.frame.payload, { group, message });
     this.messages++;
@@ -121,22 +140,30 @@ export class OutgoingConnection {
     return this.socket?.writableLength ?? 0;
   }
 
-  /** Called regularly: probes the connection, and cuts one that is dead. */
+  /**
+   * Called regularly: probes the connection, and cuts one that is dead. Probes are counted, not
+   * time: after a stall of this process the answers are still waiting to be read.
+   */
   probe(): void {
     const { clock, limits } = this.options;
     if (!this.connected || this.socket === undefined) return;
-    const now = clock.monotonicMs();
-    if (now - this.lastHeardMs > limits.silenceMsMax) {
+    const queued = this.socket.writableLength;
+    const taken = this.socket.bytesWritten - queued;
+    // A full send buffer has made room: the peer takes bytes, and the probes wait behind others.
+    if (this.atLastProbe.queued > 0 && taken > this.atLastProbe.taken) this.silentProbes = 0;
+    this.atLastProbe = { queued, taken };
+    if (++this.silentProbes > Math.ceil(limits.silenceMsMax / limits.pingEveryMs)) {
       this.socket.destroy(new Error(`no answer for ${limits.silenceMsMax} ms`));
       return;
     }
     const writer = new ByteWriter();
-    writer.u64(Math.floor(now * 1000));
+    writer.u64(Math.floor(clock.monotonicMs() * 1000));
     this.socket.write(frameOf(FrameKind.ping, writer.view()));
   }
 
   close(): void {
     this.closed = true;
+    this.cancelReconnect();
     this.socket?.destroy();
   }
 
@@ -146,7 +173,7 @@ export class OutgoingConnection {
     const { host, port } = this.options.address();
     const socket = connect({ host, port, noDelay: true });
     this.socket = socket;
-    this.parser = new FrameParser();
+    this.parser = new FrameParser(smallFrameBytesMax);
     const cancel = clock.after(limits.handshakeMsMax, () => {
       if (!this.connected)
         socket.destroy(new Error(`no handshake within ${limits.handshakeMsMax} ms`));
@@ -171,16 +198,18 @@ export class OutgoingConnection {
   }
 
   private onData(socket: Socket, piece: Buffer): void {
-    this.lastHeardMs = this.options.clock.monotonicMs();
+    this.silentProbes = 0;
     try {
       this.parser.push(piece, (frame) => {
         this.onFrame(socket, frame);
       });
     } catch (error) {
+      // What the receiver throws is a bug of this node, which must not go on.
+      if (!(error instanceof MalformedMessage)) throw error;
       this.options.count('malformed');
       this.options.log(
         'warn',
-        { peer: this.options.node, error: String(error) },
+        { peer: this.options.node, error: error.message },
         'peer sent a damaged frame',
       );
       socket.destroy();
@@ -188,25 +217,20 @@ export class OutgoingConnection {
   }
 
   private onFrame(socket: Socket, { kind, rest }: Frame): void {
-    if (kind === FrameKind.hello) this.onReply(socket, rest);
-    else if (kind === FrameKind.pong && this.connected) this.onPong(new ByteReader(rest));
+    if (kind === FrameKind.hello && !this.connected) this.onReply(socket, rest);
+    else if (kind === FrameKind.pong && this.connected) this.onPong(rest);
+    else if (!socket.destroyed) throw new MalformedMessage(`frame kind ${kind} is out of place`);
   }
 
   private onReply(socket: Socket, bytes: Uint8Array): void {
     const { node, registry, log } = this.options;
-    const reply = helloReplyCodec.decode(bytes);
-    const wrong = reply.accepted
-      ? judgeDirectory(reply.nodeId, reply.directoryId, registry)
-      : reply;
-    if (wrong !== undefined || reply.nodeId !== node) {
-      const code = wrong?.code ?? 'OTHER_NODE';
+    const reply = wellFormed('hello reply', () => helloReplyCodec.decode(bytes));
+    const wrong = judgeReply(reply, node, registry);
+    if (wrong !== undefined) {
+      const { code, message: reason } = wrong;
       // Once for each reason: it is tried again for ever.
       if (code !== this.lastRefusal)
-        log(
-          'error',
-          { peer: node, code, reason: wrong?.message },
-          'peer refused, or is not who it should be',
-        );
+        log('error', { peer: node, code, reason }, 'peer refused, or is not who it should be');
       this.lastRefusal = code;
       this.pauseMs = this.options.limits.reconnectMsMax;
       socket.destroy();
@@ -215,15 +239,18 @@ export class OutgoingConnection {
     this.connected = true;
     this.lastRefusal = '';
     this.pauseMs = this.options.limits.reconnectMsMin;
+    this.atLastProbe = { queued: 0, taken: 0 };
     log('info', { peer: node }, 'connected to peer');
     this.options.onConnection(true);
     this.probe();
   }
 
-  private onPong(reader: ByteReader): void {
+  private onPong(rest: Buffer): void {
     const { clock } = this.options;
-    this.roundTripUs = Math.max(0, Math.round(clock.monotonicMs() * 1000 - reader.u64()));
-    this.clockOffsetMs = reader.u64() - (clock.wallMs() - this.roundTripUs / 2000);
+    const reader = new ByteReader(rest);
+    const [sentUs, peerMs] = wellFormed('pong', () => [reader.u64(), reader.u64()]);
+    this.roundTripUs = Math.max(0, Math.round(clock.monotonicMs() * 1000 - sentUs));
+    this.clockOffsetMs = peerMs - (clock.wallMs() - this.roundTripUs / 2000);
   }
 
   private onClose(): void {
@@ -239,7 +266,7 @@ export class OutgoingConnection {
     // Between half and all of the pause, so that nodes do not knock in step.
     const pause = this.pauseMs * (0.5 + Math.random() / 2);
     this.pauseMs = Math.min(this.pauseMs * 2, limits.reconnectMsMax);
-    clock.after(pause, () => {
+    this.cancelReconnect = clock.after(pause, () => {
       this.open();
     });
   }

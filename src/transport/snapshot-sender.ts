@@ -4,14 +4,11 @@
  */
 import { connect, type Socket } from 'node:net';
 import { ByteReader, ByteWriter } from '../bytes.js';
-import { FrameKind, FrameParser, frameOf, type Frame } from './frame.js';
-import { helloReplyCodec, judgeDirectory } from './handshake.js';
-import { encodeSnapshotMeta } from './message-codec.js';
+import { FrameKind, FrameParser, frameOf, smallFrameBytesMax, type Frame } from './frame.js';
+import { helloReplyCodec, judgeReply } from './handshake.js';
+import { encodeSnapshotMeta, wellFormed } from './message-codec.js';
 import { helloFrame, type OutgoingOptions } from './outgoing-connection.js';
 import type { SnapshotHeader } from './transport.js';
-
-/** A receiver that takes nothing for so long has lost interest. */
-const stalledMsMax = 30_000;
 
 export interface SnapshotResult {
   readonly ok: boolean;
@@ -20,12 +17,12 @@ export interface SnapshotResult {
 
 export type SenderOptions = Pick<
   OutgoingOptions,
-  'own' | 'node' | 'address' | 'clock' | 'registry'
+  'own' | 'node' | 'address' | 'clock' | 'registry' | 'limits'
 >;
 
 export class SnapshotSender {
   private readonly socket: Socket;
-  private readonly parser = new FrameParser();
+  private readonly parser = new FrameParser(smallFrameBytesMax);
   private readonly options: SenderOptions;
   private settle: (result: SnapshotResult) => void = () => undefined;
   /** Fulfilled once, by the verdict or by the end of the connection. */
@@ -33,6 +30,7 @@ export class SnapshotSender {
   private ended = false;
   private accepted: () => void = () => undefined;
   private readonly welcome: Promise<void>;
+  private onDrain: () => void = () => undefined;
 
   constructor(options: SenderOptions) {
     this.options = options;
@@ -40,6 +38,7 @@ export class SnapshotSender {
       this.settle = (result) => {
         this.ended = true;
         this.accepted();
+        this.onDrain();
         resolve(result);
       };
     });
@@ -47,8 +46,12 @@ export class SnapshotSender {
       this.accepted = resolve;
     });
     this.socket = connect({ ...options.address(), noDelay: true });
-    this.socket.setTimeout(stalledMsMax, () => {
-      this.socket.destroy(new Error(`nothing moved for ${stalledMsMax} ms`));
+    const { snapshotStallMsMax } = options.limits;
+    this.socket.setTimeout(snapshotStallMsMax, () => {
+      this.socket.destroy(new Error(`nothing moved for ${snapshotStallMsMax} ms`));
+    });
+    this.socket.on('drain', () => {
+      this.onDrain();
     });
     this.socket.on('connect', () => {
       this.socket.write(helloFrame(options, 'snapshot'));
@@ -67,10 +70,13 @@ export class SnapshotSender {
   async send(header: SnapshotHeader, chunks: AsyncIterable<Uint8Array>): Promise<SnapshotResult> {
     try {
       await this.welcome;
+      if (this.ended) return await this.result;
       this.socket.write(headFrame(header));
       for await (const chunk of chunks) {
         // The verdict or the end of the connection may have come meanwhile.
         if (this.ended) break;
+        // An empty one would mean the end.
+        if (chunk.byteLength === 0) continue;
         if (!this.socket.write(frameOf(FrameKind.snapshotChunk, chunk))) await this.drained();
       }
       if (!this.ended) this.socket.write(frameOf(FrameKind.snapshotChunk, new Uint8Array()));
@@ -86,10 +92,9 @@ export class SnapshotSender {
 
   private drained(): Promise<void> {
     return new Promise((resolve) => {
-      this.socket.once('drain', resolve);
-      void this.result.then(() => {
-        resolve();
-      });
+      this.onDrain = resolve;
+      // The end may have come before, and then wakes nobody any more.
+      if (this.ended) resolve();
     });
   }
 
@@ -105,15 +110,13 @@ export class SnapshotSender {
 
   private onFrame({ kind, rest }: Frame): void {
     if (kind === FrameKind.hello) {
-      const reply = helloReplyCodec.decode(rest);
-      const wrong = reply.accepted
-        ? judgeDirectory(reply.nodeId, reply.directoryId, this.options.registry)
-        : reply;
+      const reply = wellFormed('hello reply', () => helloReplyCodec.decode(rest));
+      const wrong = judgeReply(reply, this.options.node, this.options.registry);
       if (wrong === undefined) this.accepted();
       else this.settle({ ok: false, reason: `${wrong.code}: ${wrong.message}` });
     } else if (kind === FrameKind.verdict) {
       const reader = new ByteReader(rest);
-      this.settle({ ok: reader.bool(), reason: reader.text() });
+      this.settle(wellFormed('verdict', () => ({ ok: reader.bool(), reason: reader.text() })));
     }
   }
 }

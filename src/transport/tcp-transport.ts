@@ -2,12 +2,12 @@
  * The transport over TCP: to each peer one connection for Raft messages that this node opened, from
  * each peer one that it opened, and one more for each snapshot on its way.
  */
-import { createServer, type AddressInfo, type Server } from 'node:net';
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import type { GroupId, Message, NodeId } from '../../raft/index.js';
 import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { DirectoryRegistry, OwnIdentity } from './handshake.js';
-import { IncomingConnection } from './incoming-connection.js';
+import { IncomingConnection, type IncomingOptions } from './incoming-connection.js';
 import {
   OutgoingConnection,
   type ConnectionLimits,
@@ -22,12 +22,16 @@ export const defaultConnectionLimits: ConnectionLimits = {
   handshakeMsMax: 3000,
   pingEveryMs: 500,
   silenceMsMax: 3000,
+  snapshotStallMsMax: 30_000,
   reconnectMsMin: 50,
   reconnectMsMax: 1000,
 };
 
 /** Snapshots coming in at once, all groups together: each holds some MiB and writes at full speed. */
 const snapshotsInMax = 4;
+
+/** Connections that have not said yet who they are; above it the oldest of them goes. */
+const strangersMax = 256;
 
 export interface TcpTransportOptions {
   readonly own: OwnIdentity;
@@ -46,6 +50,7 @@ export class TcpTransport implements Transport {
   private readonly server: Server;
   private readonly outgoing = new Map<NodeId, OutgoingConnection>();
   private readonly incoming = new Set<IncomingConnection>();
+  private readonly strangers = new Set<IncomingConnection>();
   private readonly receiving = new Set<IncomingConnection>();
   private readonly senders = new Set<SnapshotSender>();
   private readonly counts: Record<string, number> = {
@@ -79,6 +84,7 @@ export class TcpTransport implements Transport {
     }
     this.stopProbing = clock.every(this.limits.pingEveryMs, () => {
       for (const connection of this.outgoing.values()) connection.probe();
+      for (const connection of this.incoming) connection.probe();
     });
   }
 
@@ -170,49 +176,74 @@ export class TcpTransport implements Transport {
     };
   }
 
+  private incomingOptions(receiver: TransportReceiver): IncomingOptions {
+    const { own, peers, registry, clock, log } = this.options;
+    const { handshakeMsMax, pingEveryMs, silenceMsMax, snapshotStallMsMax } = this.limits;
+    return {
+      own,
+      registry,
+      receiver,
+      clock,
+      log,
+      handshakeMsMax,
+      isKnown: (node) => [...peers.keys()].some((peer) => peer === node),
+      // The peer cuts a silent connection itself: twice its patience, so that it comes first.
+      silentProbesMax: {
+        raft: Math.ceil((2 * silenceMsMax) / pingEveryMs),
+        snapshot: Math.ceil(snapshotStallMsMax / pingEveryMs),
+      },
+      count: (name, by) => {
+        this.count(name, by);
+      },
+      onWelcome: (connection) => {
+        this.strangers.delete(connection);
+      },
+      admitSnapshot: (asking) => {
+        if (this.receiving.size >= snapshotsInMax) return false;
+        this.receiving.add(asking);
+        return true;
+      },
+    };
+  }
+
+  private accept(socket: Socket, options: IncomingOptions): void {
+    const connection = new IncomingConnection(socket, options);
+    this.incoming.add(connection);
+    this.strangers.add(connection);
+    socket.on('close', () => {
+      this.incoming.delete(connection);
+      this.strangers.delete(connection);
+      this.receiving.delete(connection);
+    });
+    const [oldest] = this.strangers;
+    if (this.strangers.size > strangersMax) oldest?.destroy();
+  }
+
   private listen(receiver: TransportReceiver): Promise<void> {
-    const { own, peers, registry, clock, log, listen } = this.options;
+    const options = this.incomingOptions(receiver);
     this.server.on('connection', (socket) => {
-      const connection = new IncomingConnection(socket, {
-        own,
-        registry,
-        receiver,
-        clock,
-        log,
-        isKnown: (node) => [...peers.keys()].some((peer) => peer === node),
-        handshakeMsMax: this.limits.handshakeMsMax,
-        count: (name, by) => {
-          this.count(name, by);
-        },
-        admitSnapshot: (asking) => {
-          if (this.receiving.size >= snapshotsInMax) return false;
-          this.receiving.add(asking);
-          return true;
-        },
-      });
-      this.incoming.add(connection);
-      socket.on('close', () => {
-        this.incoming.delete(connection);
-        this.receiving.delete(connection);
-      });
+      this.accept(socket, options);
     });
     return new Promise((resolve, reject) => {
-      this.server.once('error', (error: NodeJS.ErrnoException) => {
-        reject(
-          error.code === 'EADDRINUSE'
-            ? new Error(
-                `peer address ${listen.host}:${listen.port} is in use by another process: stop it, or choose ` +
-                  'another port with --peer-address (and in --initial-cluster)',
-                { cause: error },
-              )
-            : error,
-        );
+      // Stays: a connection that cannot be accepted (no file descriptors) must not end the process.
+      this.server.on('error', (error) => {
+        this.options.log('error', { error: error.message }, 'the peer port has trouble');
+        reject(listenError(this.options.listen, error));
       });
-      this.server.listen({ ...listen }, resolve);
+      this.server.listen({ ...this.options.listen }, resolve);
     });
   }
 
   private count(name: string, by = 1): void {
     this.counts[name] = (this.counts[name] ?? 0) + by;
   }
+}
+
+function listenError({ host, port }: PeerAddress, error: NodeJS.ErrnoException): Error {
+  const text =
+    error.code === 'EADDRINUSE'
+      ? `peer address ${host}:${port} is in use by another process: stop it, or choose another port with ` +
+        '--peer-address (and in --initial-cluster)'
+      : `cannot listen on peer address ${host}:${port} (${error.message}): check --peer-address`;
+  return new Error(text, { cause: error });
 }
