@@ -1,17 +1,23 @@
 /** Elections: every rule of paper §5.1, §5.2, §5.4.1 and thesis §4.2.3, §9.6 at one member. */
 import { expect } from 'chai';
 import { noReplica } from '../../raft/index.js';
+import type { HardState } from '../../raft/index.js';
 import {
   LoneMember,
   append,
   heartbeat,
   ids,
+  members,
   message,
   preVote,
   stateWith,
   vote,
   voters,
 } from './lone-member.js';
+
+const granted = { type: 'voteReply', granted: true } as const;
+
+const inTerm = (term: number): HardState => ({ term, vote: noReplica, commit: 0 });
 
 describe('paper: elections', () => {
   describe('terms (§5.1)', () => {
@@ -84,6 +90,26 @@ describe('paper: elections', () => {
       expect(member.batch?.hardState).to.deep.equal({ term: 1, vote: 2, commit: 0 });
       member.persist();
       expect(member.take('voteReply')).to.have.length(1);
+    });
+
+    it('giving a vote puts the own campaign off, refusing one does not (§5.2)', () => {
+      const ticksToCampaign = (last: readonly [number, number]): number => {
+        const member = new LoneMember({}, stateWith([1], { hardState: inTerm(2) }));
+        member.tick(9);
+        member.step(message(2, 2, vote(last)));
+        let ticks = 0;
+        for (; member.node.status().role === 'follower'; ticks++) member.tick();
+        return ticks;
+      };
+      expect(ticksToCampaign([1, 1]) - ticksToCampaign([0, 0])).to.equal(9);
+    });
+
+    it('none is given in a term that has a leader already', () => {
+      const member = new LoneMember();
+      member.step(message(2, 1, heartbeat()));
+      member.step(message(3, 1, vote([9, 1])));
+      expect(member.take('voteReply')[0]).to.include({ granted: false });
+      expect(member.node.status().vote).to.equal(noReplica);
     });
 
     it('a member that believes itself a learner votes all the same', () => {
@@ -178,6 +204,28 @@ describe('paper: elections', () => {
       });
     }
 
+    it('a vote that comes twice is one vote, and one of an older term is none', () => {
+      const five = voters(1, 2, 3, 4, 5);
+      const member = new LoneMember({}, stateWith([], { membership: five }));
+      member.do((node) => node.campaign());
+      for (let count = 0; count < 3; count++)
+        member.answer(2, { type: 'voteReply', granted: true });
+      expect(member.node.status().role).to.equal('candidate');
+      member.tick(20);
+      for (const from of [2, 3, 4]) member.step(message(from, 1, granted));
+      expect(member.node.status()).to.include({ role: 'candidate', term: 2 });
+      for (const from of [2, 3]) member.step(message(from, 2, granted));
+      expect(member.node.isLeader).to.equal(true);
+    });
+
+    it('the first answer of a voter counts, a later one changes nothing', () => {
+      const member = new LoneMember();
+      member.do((node) => node.campaign());
+      member.answer(2, { type: 'voteReply', granted: false });
+      member.answer(2, granted);
+      expect(member.node.isLeader).to.equal(false);
+    });
+
     it('a candidate that hears the leader of its term follows it', () => {
       const member = new LoneMember();
       member.do((node) => node.campaign());
@@ -190,6 +238,13 @@ describe('paper: elections', () => {
       member.do((node) => node.campaign());
       member.tick(20);
       expect(member.node.status()).to.include({ role: 'candidate', term: 2 });
+    });
+
+    it('a member that is being installed, or has lost its state, does not campaign (D15)', () => {
+      const member = new LoneMember({}, stateWith([1], { restoring: true }));
+      member.do((node) => node.campaign());
+      member.tick(100);
+      expect(member.node.status()).to.include({ role: 'follower', term: 1, restoring: true });
     });
 
     it('a learner and a stranger never campaign', () => {
@@ -217,6 +272,32 @@ describe('paper: elections', () => {
       member.tick(20);
       expect(member.node.status()).to.include({ role: 'preCandidate', term: 1, vote: noReplica });
       expect(member.take('preVote')[0]).to.include({ term: 2, lastIndex: 1, lastTerm: 1 });
+    });
+
+    it('votes make no candidate of one who rehearses, nor pre-votes a leader of a candidate', () => {
+      const member = new LoneMember({ preVote: true });
+      member.tick(20);
+      for (const from of [2, 3]) member.step(message(from, 0, granted));
+      expect(member.node.status().role).to.equal('preCandidate');
+      const candidate = new LoneMember({ preVote: true });
+      candidate.do((node) => node.campaign());
+      for (const from of [2, 3])
+        candidate.step(message(from, 2, { type: 'preVoteReply', granted: true }));
+      expect(candidate.node.status()).to.include({ role: 'candidate', term: 1 });
+    });
+
+    it('a rehearsal that is refused by a majority costs nobody a term', () => {
+      const member = new LoneMember({ preVote: true });
+      member.tick(20);
+      for (const from of [2, 3]) member.answer(from, { type: 'preVoteReply', granted: false });
+      expect(member.node.status()).to.include({ role: 'follower', term: 0, vote: noReplica });
+    });
+
+    it('an answer to an earlier rehearsal, in another term, counts for nothing', () => {
+      const member = new LoneMember({ preVote: true }, stateWith([], { hardState: inTerm(3) }));
+      member.tick(20);
+      member.step(message(2, 5, { type: 'preVoteReply', granted: true }));
+      expect(member.node.status()).to.include({ role: 'preCandidate', term: 3 });
     });
 
     it('a majority of pre-votes begins the true campaign', () => {
@@ -310,6 +391,26 @@ describe('paper: elections', () => {
       member.tick(20);
       expect(member.node.status()).to.include({ role: 'follower', leader: noReplica });
     });
+
+    for (const [side, heard] of [
+      ['incoming', [2]],
+      ['outgoing', [4]],
+    ] as const) {
+      it(`in a joint configuration the ${side} majority alone does not keep it (§6)`, () => {
+        const membership = {
+          ...voters(1, 2, 3),
+          outgoing: ids(1, 4, 5),
+          members: members(1, 2, 3, 4, 5),
+        };
+        const member = new LoneMember({ checkQuorum: true }, stateWith([], { membership }));
+        member.lead([2, 3, 4, 5]);
+        for (let round = 1; round <= 10; round++) {
+          member.tick(2);
+          for (const from of heard) member.answer(from, { type: 'heartbeatReply', round: 1 });
+        }
+        expect(member.node.isLeader).to.equal(false);
+      });
+    }
 
     it('a leader that hears one of two stays', () => {
       const member = new LoneMember({ checkQuorum: true });

@@ -195,6 +195,31 @@ describe('paper: membership', () => {
       expect(isVoter(inForce(member), replicaId(4))).to.equal(true);
     });
 
+    it('never become voters by themselves where that is switched off', () => {
+      const member = leader({ promoteLagMax: -1 });
+      change(member, { addLearners: members(4) });
+      member.acknowledge(2);
+      member.acknowledge(4);
+      expect(isVoter(inForce(member), replicaId(4))).to.equal(false);
+      expect(reasonOf(change(member, { addVoters: members(4) })), 'by hand').to.equal('appended');
+    });
+
+    it('are fed like followers, and their answers keep no leader in office', () => {
+      const membership = membershipOf(members(1, 2, 3), members(4, 5));
+      const options = { promoteLagMax: -1, checkQuorum: true };
+      const member = new LoneMember(options, stateWith([], { membership }));
+      member.lead([2, 3]);
+      for (const from of [4, 5]) member.acknowledge(from, 1);
+      member.take();
+      member.do((node) => node.propose(Uint8Array.of(1)));
+      expect(member.take('append').map(({ to }) => to)).to.include.members([4, 5]);
+      for (let round = 1; round <= 10; round++) {
+        member.tick(2);
+        for (const from of [4, 5]) member.answer(from, { type: 'heartbeatReply', round: 1 });
+      }
+      expect(member.node.isLeader).to.equal(false);
+    });
+
     it('stay learners while they are behind', () => {
       const member = leader({ promoteLagMax: 1 });
       change(member, { addLearners: members(4) });
