@@ -19,7 +19,7 @@ import { Ledger, type LedgerResult } from './ledger.js';
 export const tickMs = 10;
 const KiB = 1024;
 
-const quickRaft: RaftSettings = {
+export const quickRaft: RaftSettings = {
   electionTicks: 10,
   heartbeatTicks: 2,
   leaseTicks: 0,
@@ -35,7 +35,7 @@ const quickRaft: RaftSettings = {
   promoteLagMax: 10,
 };
 
-const smallLimits: GroupLimits = {
+export const smallLimits: GroupLimits = {
   proposalsMax: 1000,
   readsMax: 1000,
   durableMarkBytes: 8 * KiB,

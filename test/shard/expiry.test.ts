@@ -163,6 +163,19 @@ describe('expiry by the leader of a shard', () => {
     expect(served.replica.machine.keys).to.equal(0);
   }).timeout(5000);
 
+  it('looks no more at a slot once nothing in it expires', async () => {
+    const engine = new HookedEngine();
+    const served = new ServedShard(Replica.fresh(engine));
+    served.group.lead();
+    await served.written(write(put('{1}', 'v', { ttlMs: 100 })));
+    await served.written(write(put('{2}', 'v', { ttlMs: 100 })), write(remove('{2}')));
+    for (let n = 0; n < 4; n++) await served.pass(100);
+    const looks = engine.iterators;
+    expect(looks).to.be.greaterThan(0);
+    for (let n = 0; n < 10; n++) await served.pass(100);
+    expect(engine.iterators).to.equal(looks);
+  });
+
   it('is found again by the next leader when the proposal was lost', async () => {
     const served = ServedShard.leading();
     await served.written(write(put('k', 'v', { ttlMs: 100 })));
@@ -197,13 +210,11 @@ describe('expiry by the leader of a shard', () => {
     const served = new ServedShard(Replica.fresh(engine));
     served.group.lead();
     await served.written(write(put('{s}a', 'v', { ttlMs: 100 })));
-    // The leader's view has {s}a alone; {s}a is gone and {s}b there when the view is answered.
+    await served.written(write(remove('{s}a')));
+    // The leader's view of the index is empty; {s}b is there when the view is answered.
     engine.onPage = async () => {
       const nowMs = served.replica.machine.logTimeMs;
-      await served.replica.write(
-        [write(remove('{s}a')), write(put('{s}b', 'v', { ttlMs: 50 }))],
-        nowMs,
-      );
+      await served.replica.write([write(put('{s}b', 'v', { ttlMs: 50 }))], nowMs);
     };
     await served.pass(100);
     expect(served.replica.machine.keys).to.equal(1);

@@ -379,6 +379,26 @@ describe('state machine of a shard: versions, crashes and owners', () => {
   }).timeout(5000);
 });
 
+describe('state machine of a shard: what readers see', () => {
+  it('D23: moves on only when the batch is in the engine, data and all else in one step', async () => {
+    const replica = Replica.fresh();
+    const { machine, engine } = replica;
+    await replica.one(write(put('k', 'v')), 1000);
+    const seen = (): unknown => [machine.logTimeMs, machine.keys, machine.slotState(slot)];
+    const slot = slotOf(bytes('k'));
+    const before = seen();
+    const batch = engine.batch();
+    const command = encodeWrites([write(put('k', 'w')), write(put('{k}2', 'w'))], 2000);
+    await machine.apply([entryOf(command, 2)], batch);
+    expect(seen(), 'applied').to.deep.equal(before);
+    await engine.write(batch, { sync: false });
+    expect(seen(), 'written').to.deep.equal(before);
+    machine.written();
+    const state = { ...firstSlotState, change: 3 };
+    expect(seen(), 'told so').to.deep.equal([2000, 2, state]);
+  });
+});
+
 describe('state machine of a shard: keys in the engine', () => {
   it('D25: the late clear of a dead instance of a slot leaves the living one alone', async () => {
     const replica = Replica.fresh();
