@@ -191,6 +191,31 @@ describe('raft log', () => {
     expect(() => log.commitTo(3)).to.throw(RaftInvariantError);
   });
 
+  it('D15: applies nothing again that an image has brought, and keeps what lies behind it', () => {
+    const log = emptyLog(1000);
+    log.append([entry(1, 1), entry(2, 1), entry(3, 1)]);
+    log.skipTo(2);
+    expect(log).to.include({ lastIndex: 3, commitIndex: 2, appliedIndex: 2, applyingIndex: 2 });
+    expect(log.takeUnpersisted(), 'the log on disk must not have a gap').to.have.length(3);
+    log.commitTo(3);
+    expect(log.appliable, 'the image is durable, the entry behind it is not').to.equal(2);
+    expect(() => log.skipTo(4)).to.throw(RaftInvariantError);
+  });
+
+  it('D15: begins anew behind an image, but not below what is committed', () => {
+    const log = emptyLog(1000);
+    log.append([entry(1, 1), entry(2, 1), entry(3, 1)]);
+    log.commitTo(2);
+    log.takeUnpersisted();
+    const membership = { index: 0, membership: voters(1) };
+    expect(() => log.reset({ index: 1, term: 1, membership })).to.throw(RaftInvariantError);
+    log.reset({ index: 2, term: 4, membership });
+    expect(log).to.include({ firstIndex: 3, lastIndex: 2, lastTerm: 4, persistedIndex: 2 });
+    log.append([entry(3, 4)]);
+    log.persisted({ index: 3, term: 1 });
+    expect(log.persistedIndex, 'the batch in flight was of the old log').to.equal(2);
+  });
+
   it('gives out at least one entry, however small the limit', () => {
     const log = emptyLog(1000);
     log.append([entry(1, 1), entry(2, 1)]);
