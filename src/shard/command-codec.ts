@@ -55,6 +55,7 @@ export type Command =
       readonly writes: readonly DecodedWrite[];
     }
   | { readonly kind: 'expire'; readonly logTimeMs: number; readonly due: readonly Due[] }
+  /** Log time alone. Applied by everybody, proposed by nobody yet: every other command carries it. */
   | { readonly kind: 'time'; readonly logTimeMs: number };
 
 /** A command of an unknown version or kind: this program is too old for the log, and must stop (D16). */

@@ -386,8 +386,8 @@ export class Shard {
   // ---- expiry
 
   /**
-   * Only the leader proposes; everybody judges again at apply. In an idle shard these entries move
-   * log time on (rule D22): nothing expires, and nothing is due, without one.
+   * Only the leader proposes; everybody judges again at apply. In an idle shard these entries are
+   * what moves log time on (rule D22); where nothing is due, nobody needs it to move.
    */
   private sweep(): void {
     if (!this.group.isLeader || !this.leading || this.expiring) return;

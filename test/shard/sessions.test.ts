@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { KeyKind, slotKey } from '../../storage/index.js';
-import { refusalError } from '../../src/api/convert.js';
+import { refusalError, sessionOf } from '../../src/api/convert.js';
+import { KvError } from '../../src/errors.js';
 import { slotOf } from '../../src/router/slot.js';
 import { encodeExpire, encodeTime, encodeWrites } from '../../src/shard/command-codec.js';
 import { firstSlotState, SlotOwnership } from '../../src/shard/value-codec.js';
@@ -231,6 +232,14 @@ describe('sessions', () => {
     expect(await replica.count('k', KeyKind.session)).to.equal(0);
     await replica.setSlotState(slot, { ...firstSlotState, epoch: 2 });
     expect(await replica.one(add)).to.include({ kind: 'increment', value: 1 });
+  });
+
+  it('D21: a client may number its writes up to 2^53 - 2, so that a floor above them is a number', () => {
+    const message = { clientId: clientId(1), sequence: Number.MAX_SAFE_INTEGER - 1 };
+    expect(sessionOf(message)).to.include({ sequence: Number.MAX_SAFE_INTEGER - 1 });
+    expect(() => sessionOf({ ...message, sequence: Number.MAX_SAFE_INTEGER }))
+      .to.throw(KvError, 'session.sequence')
+      .that.includes({ code: 'KV_INVALID' });
   });
 
   it('remembers the highest sequence there is without breaking its own record', async () => {
