@@ -3,7 +3,7 @@ import { FrameKind } from '../../src/transport/frame.js';
 import type { Hello, HelloReply } from '../../src/transport/handshake.js';
 import { directoryOf, numbered, Stage, TestRegistry, until, type TestNode } from './stage.js';
 
-describe('the handshake between nodes', () => {
+describe('D16, D40, R24: the handshake between nodes', () => {
   let stage = new Stage();
   beforeEach(() => {
     stage = new Stage();
@@ -108,6 +108,7 @@ describe('the handshake between nodes', () => {
       expect(reply.message).to.include(says);
       await until('the connection is closed', () => peer.closed);
       expect(peer.frames).to.have.length(1);
+      expect(node.figure('malformed')).to.equal(0);
       expect(node.receiver.frames).to.deep.equal([]);
       expect([...registry.directories]).to.deep.equal([[3, directoryOf(3)]]);
     });

@@ -298,8 +298,27 @@ describe('the transport over TCP', () => {
     it('that is closed leaves no socket and no attempt behind', async () => {
       const before = openSockets();
       const [one, two] = await stage.pair();
-      const lonely = await stage.node(3, { peers: { 1: (await closedPort()).port } });
+      let pending = 0;
+      const clock: Clock = {
+        ...systemClock,
+        after: (delayMs, fire) => {
+          const cancel = systemClock.after(delayMs, fire);
+          pending++;
+          return () => {
+            pending--;
+            cancel();
+          };
+        },
+      };
+      const lonely = await stage.node(3, {
+        clock,
+        peers: { 1: (await closedPort()).port },
+        limits: { reconnectMsMin: 60_000, reconnectMsMax: 60_000 },
+      });
+      // The timer of the handshake is cancelled by then, and the one of the pause is set.
+      await until('it pauses', () => lonely.lines.length > 0 && pending === 1);
       for (const { transport } of [one, two, lonely]) await transport.close();
+      expect(pending).to.equal(0);
       await until('its sockets are gone', () => openSockets() <= before, openSockets);
       expect(one.isConnected(2)).to.equal(false);
     });
