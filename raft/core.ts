@@ -51,6 +51,7 @@ export class Core {
       return;
     }
     if (role.kind === 'follower') role.expireReads();
+    if (role.kind === 'follower' && role.quiet) return;
     role.elapsed++;
     if (role.elapsed >= role.timeout) this.onElectionTimeout();
   }
@@ -126,6 +127,7 @@ export class Core {
     const { role, replica } = this;
     if (role.kind === 'follower' && replica.leader === leader) {
       role.elapsed = 0;
+      role.quiet = false;
       return;
     }
     this.loseReads();
@@ -148,7 +150,26 @@ export class Core {
     const { replica } = this;
     if (message.to !== replica.id) replica.drop('otherReplica');
     else if (!isWellFormed(message)) replica.drop('malformed');
-    else if (this.passTermGate(message)) this.dispatch(message);
+    else {
+      this.wakeFor(message);
+      if (this.passTermGate(message)) this.dispatch(message);
+    }
+  }
+
+  /**
+   * Rule D05: whatever comes to a member of a quiet group wakes it, above all a candidate, which does
+   * not find a leader. Only the message that made the group quiet, and its answer, do not. Before the
+   * term gate, so that a follower that wakes honours its leader for an election timeout more, and the
+   * leader has the time to speak.
+   */
+  private wakeFor(message: Message): void {
+    if (message.type !== 'heartbeat' && message.type !== 'heartbeatReply') this.wake();
+  }
+
+  /** See `RawNode.wake`. */
+  wake(): void {
+    const { role } = this;
+    if (role.kind === 'leader' || role.kind === 'follower') role.wake();
   }
 
   /** Higher terms are entered, lower ones answered or dropped. False: nothing more to do. */
@@ -372,6 +393,7 @@ export class Core {
   readIndex(context: string, allowLease: boolean): ReadVerdict {
     const { replica, role } = this;
     if (role.kind === 'leader') return role.readIndex(context, allowLease);
+    if (role.kind === 'follower') role.wake();
     if (role.kind !== 'follower' || replica.leader === noReplica)
       return { kind: 'notLeader', leader: noReplica };
     // It could be told an index, and would never come to have applied it.

@@ -136,7 +136,7 @@ function describeBody(message: Message): string {
       return `rejected prev=${message.index} hint=${hint}`;
     }
     case 'heartbeat':
-      return `commit=${message.commit} round=${message.round}`;
+      return `commit=${message.commit} round=${message.round}${message.quiet ? ' quiet' : ''}`;
     case 'heartbeatReply':
       return `round=${message.round}`;
     case 'snapshot':

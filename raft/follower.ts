@@ -22,6 +22,8 @@ export class Follower {
   readonly kind = 'follower';
   /** Ticks since the leader was last heard, or a vote granted. */
   elapsed = 0;
+  /** The leader has said that it will not speak until something happens (rule D05). */
+  quiet = false;
   /**
    * In [electionTicks, 2 * electionTicks), drawn anew for every wait (paper §5.2): with the same
    * timeouts split votes would repeat for ever.
@@ -42,8 +44,17 @@ export class Follower {
    */
   hear(leader: ReplicaId): void {
     this.elapsed = 0;
+    this.quiet = false;
     this.replica.leader = leader;
     this.replica.leaderHeardAt = this.replica.ticks;
+  }
+
+  /**
+   * Something happens in a quiet group. From here on the leader is expected to speak again, and has a
+   * whole election timeout for it: the silence before was agreed.
+   */
+  wake(): void {
+    if (this.quiet) this.hear(this.replica.leader);
   }
 
   /**
@@ -148,6 +159,8 @@ export class Follower {
       // cannot know that, unless this disk has lost what it acknowledged: then nothing is verified.
       if (message.commit > log.lastIndex) replica.drop('commitBeyondLog');
       else if (message.commit > log.commitIndex) log.commitTo(message.commit);
+      // Only with the whole log, all of it committed: a member that lacks something must ask for it.
+      this.quiet = message.quiet && message.commit === log.lastIndex;
     }
     const { id: from, term } = replica;
     replica.send({ type: 'heartbeatReply', from, to: message.from, term, round: message.round });

@@ -49,6 +49,10 @@ export class Leader {
   private transferTicks = 0;
   private heartbeatElapsed = 0;
   private quorumElapsed = 0;
+  /** Ticks since something was last asked of this group. */
+  private idleTicks = 0;
+  /** Nobody expects heartbeats of us (rule D05). */
+  quiet = false;
   /** Highest round that a quorum has answered. Never above `replication.round`. */
   private confirmedRound = 0;
   private readonly reads = new ReadRounds();
@@ -82,8 +86,10 @@ export class Leader {
    */
   tick(): 'stepDown' | undefined {
     const { options } = this.replica;
+    if (this.quiet) return undefined;
     this.heartbeatElapsed++;
     this.quorumElapsed++;
+    this.idleTicks++;
     if (this.transferTo !== noReplica && ++this.transferTicks >= options.electionTicks) {
       // Thesis §3.10: give up after an election timeout and take proposals again. The target may
       // still win later, like every candidate; nothing depends on its losing.
@@ -92,10 +98,57 @@ export class Leader {
     if (this.quorumElapsed >= options.electionTicks) {
       this.quorumElapsed = 0;
       if (options.checkQuorum && !this.hearsQuorum()) return 'stepDown';
+      if (this.mayFallQuiet) {
+        this.fallQuiet();
+        return undefined;
+      }
       for (const peer of this.replication.peers) peer.active = false;
     }
     if (this.heartbeatElapsed >= options.heartbeatTicks) this.beginRound();
     return undefined;
+  }
+
+  // ---- quiet groups
+
+  /**
+   * Nothing is asked for, nothing is under way, and everybody has everything and was heard just now.
+   * One that is behind or away must find a leader that speaks (rule D05).
+   */
+  private get mayFallQuiet(): boolean {
+    const { options, log, membership } = this.replica;
+    return (
+      options.quietTicks > 0 &&
+      this.idleTicks >= options.quietTicks &&
+      this.transferTo === noReplica &&
+      this.reads.isEmpty &&
+      !isJoint(membership) &&
+      log.commitIndex === log.lastIndex &&
+      log.persistedIndex === log.lastIndex &&
+      this.replication.allCaughtUp
+    );
+  }
+
+  /**
+   * Says so once, and stops. Whoever does not hear it goes on waiting for heartbeats, asks for votes
+   * after a while, and that wakes us. Without rounds there is no lease either (rule D03).
+   */
+  private fallQuiet(): void {
+    this.quiet = true;
+    this.lease.lapse();
+    this.replication.beginRound({ quiet: true });
+  }
+
+  /**
+   * Something happens: heartbeats begin again at once, and everybody has an election timeout to
+   * answer, as after an election.
+   */
+  wake(): void {
+    this.idleTicks = 0;
+    if (!this.quiet) return;
+    this.quiet = false;
+    this.quorumElapsed = 0;
+    for (const peer of this.replication.peers) peer.active = false;
+    this.beginRound();
   }
 
   /** In a joint configuration: of both sides, like every decision. */
@@ -118,7 +171,7 @@ export class Leader {
   private beginRound(): void {
     const { log, now } = this.replica;
     this.heartbeatElapsed = 0;
-    const round = this.replication.beginRound();
+    const round = this.replication.beginRound({ quiet: false });
     this.lease.roundSent(round, now);
     if (this.reads.hasGathered && this.servesReads) this.reads.begin(round, log.commitIndex);
     // A single voter is its own quorum: nobody else would bring this about.
@@ -145,6 +198,7 @@ export class Leader {
 
   private append(kind: EntryKind, payload: Uint8Array): LogIndex {
     const { replica } = this;
+    this.wake();
     const entry: Entry = {
       index: replica.log.lastIndex + 1,
       term: replica.term,
@@ -323,6 +377,7 @@ export class Leader {
   /** By the lease at once, or by the round that begins with the next `ready()`. */
   readIndex(context: string, allowLease: boolean): ReadVerdict {
     const { replica } = this;
+    this.wake();
     if (!this.servesReads) return { kind: 'refused', reason: 'noQuorumYet' };
     if (allowLease && this.leaseValid)
       return { kind: 'lease', index: replica.log.commitIndex, term: replica.term };
@@ -411,6 +466,7 @@ export class Leader {
     const chosen = to === noReplica ? this.bestFollower() : this.replication.peer(to);
     if (chosen === undefined || !membership.incoming.includes(chosen.id) || chosen.id === id)
       return false;
+    this.wake();
     if (this.transferTo === chosen.id) return true;
     this.transferTo = chosen.id;
     this.transferTicks = 0;

@@ -45,7 +45,7 @@ export function isWellFormed(message: Message): boolean {
         isBoolean(message.rejected)
       );
     case 'heartbeat':
-      return isCount(message.commit) && isCount(message.round);
+      return isCount(message.commit) && isCount(message.round) && isBoolean(message.quiet);
     case 'heartbeatReply':
       return isCount(message.round);
     case 'snapshot':

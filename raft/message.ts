@@ -62,6 +62,8 @@ export interface Heartbeat extends Head<'heartbeat'> {
   /** min(match index of the receiver, commit index): safe to adopt without a log check. */
   readonly commit: LogIndex;
   readonly round: number;
+  /** No more will follow until something happens: the group falls quiet (rule D05). */
+  readonly quiet: boolean;
 }
 
 /**

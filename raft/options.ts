@@ -42,6 +42,11 @@ export interface RaftOptions {
    * a promise to a leader lasts, electionTicks, when any member uses leases.
    */
   readonly silentTicks: number;
+  /**
+   * A leader to whom nothing has happened for this many ticks lets the group fall quiet: no more
+   * heartbeats, and no elections, until something happens or `wake` is called (rule D05). 0 = never.
+   */
+  readonly quietTicks: number;
   /** A learner within this many entries of the last index, for one round, is promoted; -1: never. */
   readonly promoteLagMax: number;
   /** Unsigned 32-bit seed: the only source of randomness. */
@@ -135,6 +140,8 @@ export interface RaftStatus {
   readonly membership: MembershipAt;
   readonly transferTo: ReplicaId;
   readonly restoring: boolean;
+  /** The group has fallen quiet, as far as this member knows. */
+  readonly quiet: boolean;
   /** Empty unless leader. */
   readonly progress: readonly ProgressView[];
   /** Messages dropped, by reason. */

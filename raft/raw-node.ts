@@ -188,6 +188,20 @@ export class RawNode {
     this.replica.missedTicks += ticks;
   }
 
+  /** The group has fallen quiet: no heartbeats, no elections (rule D05; see `RaftOptions.quietTicks`). */
+  get isQuiet(): boolean {
+    const { role } = this.core;
+    return (role.kind === 'leader' || role.kind === 'follower') && role.quiet;
+  }
+
+  /**
+   * Ends the quiet, here and, through the leader, everywhere. To be called when a node may be lost on
+   * which the group has a member: in a quiet group nobody else would notice (rule D05).
+   */
+  wake(): void {
+    this.core.wake();
+  }
+
   /** The membership in force at an applied index (for the head of a snapshot). */
   membershipAt(index: LogIndex): MembershipAt {
     return this.replica.membershipBefore(index);
@@ -489,6 +503,7 @@ export class RawNode {
       membership: replica.membershipAt,
       transferTo: role.kind === 'leader' ? role.transferTo : noReplica,
       restoring: replica.needsSnapshot || replica.restoring !== undefined,
+      quiet: this.isQuiet,
       progress: role.kind === 'leader' ? role.replication.view() : [],
       dropped: { ...replica.dropped },
     };
@@ -509,6 +524,7 @@ function checkOptions(options: RaftOptions): void {
     heartbeatTicks >= 1 && heartbeatTicks < electionTicks,
     () => `heartbeatTicks ${heartbeatTicks} must lie below electionTicks ${electionTicks}`,
   );
+  assert(options.quietTicks >= 0, () => `quietTicks ${options.quietTicks} must not be negative`);
   // Followers wait at least electionTicks by their clock; ours may run slower (R31, R33). What is
   // left between the two is the drift that clocks may have: the README has the arithmetic.
   assert(

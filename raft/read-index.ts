@@ -36,6 +36,11 @@ export class ReadRounds {
   /** By ascending number. Each holds at least one read, so `readsMax` bounds them, too. */
   private readonly rounds: Round[] = [];
 
+  /** Nobody waits for anything. */
+  get isEmpty(): boolean {
+    return this.gathered.length === 0 && this.rounds.length === 0;
+  }
+
   /** Reads that want a round to begin. */
   get hasGathered(): boolean {
     return this.gathered.length > 0;
@@ -110,6 +115,12 @@ export class Lease {
     while (this.sent.length > 0 && (this.sent[0]?.round ?? Infinity) <= round)
       last = this.sent.shift()?.tick;
     if (last !== undefined) this.untilTick = Math.max(this.untilTick, last + this.leaseTicks);
+  }
+
+  /** Over for now: a group that falls quiet has none (rule D03). The next confirmed round begins another. */
+  lapse(): void {
+    this.sent.length = 0;
+    this.untilTick = 0;
   }
 
   /** For the rest of the term, also when the transfer fails: TimeoutNow may arrive at any time. */

@@ -48,7 +48,10 @@ export interface ReadState {
 export interface Ready {
   /** Send now, in any order; may be lost. Never addressed to this replica. */
   readonly messages: readonly Message[];
-  /** Append to the Raft log, synced together with `entries` and `logReset`. */
+  /**
+   * Append to the Raft log, synced together with `entries` and `logReset`. With `logReset` it is kept or
+   * lost as one: its commit index may lie in what the reset brings.
+   */
   readonly hardState: HardState | undefined;
   /** Entries at or above the first of these indexes are replaced by these. */
   readonly entries: readonly Entry[];

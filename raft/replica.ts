@@ -142,11 +142,26 @@ export class Replica {
   }
 
   /**
-   * May this member campaign? A learner or removed one may not: nobody would count its own vote. Nor may
+   * May this member campaign? A learner or one that was removed may not: nobody waits for it. Nor may
    * one without a state machine: as leader it could answer nothing, nor send anybody a snapshot (D15).
    */
   get canCampaign(): boolean {
-    return isVoter(this.membership, this.id) && !this.needsSnapshot && this.restoring === undefined;
+    return this.isVoterStill && !this.needsSnapshot && this.restoring === undefined;
+  }
+
+  /**
+   * A voter of the membership in force, or of an earlier one as long as what replaced it is not known
+   * to be committed: those who are to decide may not have heard of the change, and may need our log,
+   * which has it, to be brought forward by somebody (thesis §4.2.2). Without the own vote, if the
+   * membership in force does not count it.
+   */
+  private get isVoterStill(): boolean {
+    const { memberships, id, log } = this;
+    return memberships.some(({ membership }, n) => {
+      const successor = memberships[n + 1];
+      const isOver = successor !== undefined && successor.index <= log.commitIndex;
+      return !isOver && isVoter(membership, id);
+    });
   }
 
   /** Vote and term change together, here and on disk: a vote kept for a new term would be nobody's. */

@@ -66,16 +66,23 @@ export class Replication {
    * A heartbeat to everybody; returns the number of its round. It proves leadership, wakes up probes
    * and carries the commit index, capped for each by what is known to match there: a heartbeat is
    * not preceded by a log check, so without the cap a follower could commit an entry of its own that
-   * nobody else has (R07).
+   * nobody else has (R07). `quiet`: the last one for now (rule D05).
    */
-  beginRound(): number {
+  beginRound({ quiet }: { readonly quiet: boolean }): number {
     this.round++;
     const { id: from, term, log } = this.replica;
     for (const peer of this.peers) {
       const commit = Math.min(peer.match, log.commitIndex);
-      this.replica.send({ type: 'heartbeat', from, to: peer.id, term, commit, round: this.round });
+      const head = { type: 'heartbeat', from, to: peer.id, term } as const;
+      this.replica.send({ ...head, commit, round: this.round, quiet });
     }
     return this.round;
+  }
+
+  /** Everybody, learners too, has the whole log and was heard since the last check of the quorum. */
+  get allCaughtUp(): boolean {
+    const { lastIndex } = this.replica.log;
+    return this.peers.every(({ match, active }) => match === lastIndex && active);
   }
 
   /** Would `flush` send anything now? Costs O(members). */

@@ -422,6 +422,7 @@ function raftSettings(config: Config): RaftSettings {
     windowBytesMax: 16 * MiB,
     // A disk or apply loop that has not moved for two election timeouts hangs.
     stalledTicksMax: electionTicks * 2,
+    quietTicks: Math.ceil(config.quietAfterMs / config.tickMs),
     promoteLagMax: 64,
   };
 }

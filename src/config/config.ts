@@ -119,6 +119,8 @@ const schema = z
     tickMs: integer(5, 1000).default(25),
     electionTicks: integer(4, 1000).default(16),
     heartbeatTicks: integer(1, 500).default(4),
+    /** A group that nobody asks anything for so long stops its heartbeats; 0: never. */
+    quietAfterMs: integer(0, 3_600_000).default(5000),
     leases: flag.default(false),
     /** Share of an election timeout that a lease lasts, percent; the rest covers clock drift. */
     leasePercent: integer(10, 80).default(60),

@@ -209,7 +209,16 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.node.tick();
     this.proposals.tick(this.ticks);
     this.reads.tick(this.ticks);
-    this.surroundings.wake();
+    if (this.node.isQuiet) this.watchOthers();
+    // A quiet group with nothing to do costs no more than these counters.
+    const { node, reads, surroundings } = this;
+    if (!node.isQuiet || node.hasReady() || reads.length > 0) surroundings.wake();
+  }
+
+  /** In a quiet group nobody else would notice that a member may be lost (rule D05). */
+  private watchOthers(): void {
+    const { members } = this.node.membership.membership;
+    if (!members.every(({ node }) => this.surroundings.isConnected(node))) this.node.wake();
   }
 
   /** `from`: the node the message came from; its replica lives there. */

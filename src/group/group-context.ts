@@ -26,6 +26,8 @@ export interface DriverSurroundings {
   readonly tickMs: number;
   readonly logLine: Log;
   readonly limits: GroupLimits;
+  /** There is a live connection to the node, or it is this one. */
+  readonly isConnected: (node: NodeId) => boolean;
   /** This group has something to do at the end of this turn. */
   readonly wake: () => void;
   /** Nothing may be acknowledged any more: the node stops. */

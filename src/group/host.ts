@@ -79,6 +79,8 @@ export class Host {
   private passScheduled = false;
   private stopTicker: Cancel = () => undefined;
   private failed = false;
+  /** Nodes with a live connection, as of the last tick. */
+  private readonly connected = new Set<NodeId>();
   private readonly dropped = { unknownGroup: 0, otherReplica: 0 };
 
   constructor(options: HostOptions) {
@@ -136,6 +138,8 @@ export class Host {
       },
     });
     this.stopTicker = clock.every(tickMs, () => {
+      this.connected.clear();
+      for (const { node, connected } of transport.peers()) if (connected) this.connected.add(node);
       for (const group of this.groups.values()) group.tick();
     });
   }
@@ -224,6 +228,7 @@ export class Host {
         this.failed = true;
         this.options.onFatal(error);
       },
+      isConnected: (node) => node === this.options.node || this.connected.has(node),
       clockMedianMs: (nodes) => this.clockMedianMs(nodes),
     };
   }

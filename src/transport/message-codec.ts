@@ -107,6 +107,7 @@ function encodeBody(writer: ByteWriter, message: Message): void {
     case 'heartbeat':
       writer.u64(message.commit);
       writer.u64(message.round);
+      writer.bool(message.quiet);
       break;
     case 'heartbeatReply':
       writer.u64(message.round);
@@ -203,7 +204,15 @@ function decodeBody(reader: ByteReader, type: MessageType, { from, to, term }: H
         hintTerm: reader.u64(),
       };
     case 'heartbeat':
-      return { type, from, to, term, commit: reader.u64(), round: reader.u64() };
+      return {
+        type,
+        from,
+        to,
+        term,
+        commit: reader.u64(),
+        round: reader.u64(),
+        quiet: reader.bool(),
+      };
     case 'heartbeatReply':
       return { type, from, to, term, round: reader.u64() };
     case 'snapshot':

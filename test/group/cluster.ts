@@ -32,6 +32,7 @@ export const quickRaft: RaftSettings = {
   uncommittedBytesMax: 1024 * KiB,
   windowBytesMax: 16 * KiB,
   stalledTicksMax: 60,
+  quietTicks: 0,
   promoteLagMax: 10,
 };
 

@@ -48,6 +48,7 @@ function status(changes: Partial<RaftStatus> = {}): RaftStatus {
     membership: three,
     transferTo: 0 as ReplicaId,
     restoring: false,
+    quiet: false,
     progress: [],
     dropped: {},
     ...changes,
@@ -227,7 +228,14 @@ describe('invariants of a message', () => {
   });
 
   it('refuse a message to oneself', () => {
-    const message: Message = { type: 'heartbeat', ...head, to: head.from, commit: 0, round: 1 };
+    const message: Message = {
+      type: 'heartbeat',
+      ...head,
+      to: head.from,
+      commit: 0,
+      round: 1,
+      quiet: false,
+    };
     expect(violation(() => checkMessage(message, limits))).to.equal('message form');
   });
 });

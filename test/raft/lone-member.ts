@@ -40,6 +40,7 @@ export const usualOptions: Omit<RaftOptions, 'id'> = {
   windowBytesMax: 65536,
   stalledTicksMax: 40,
   silentTicks: 0,
+  quietTicks: 0,
   promoteLagMax: 0,
   seed: 1,
 };
@@ -213,4 +214,9 @@ export function preVote(last: readonly [index: number, term: number]): Body {
   return { type: 'preVote', lastIndex, lastTerm, transfer: false };
 }
 
-export const heartbeat = (commit = 0, round = 1): Body => ({ type: 'heartbeat', commit, round });
+export const heartbeat = (commit = 0, round = 1): Body => ({
+  type: 'heartbeat',
+  commit,
+  round,
+  quiet: false,
+});

@@ -267,6 +267,9 @@ const commands: Readonly<Record<string, Command>> = {
   'fail-restore': (group, words) => {
     if (!group.member(numberAt(words, 0)).install(false)) group.print('nothing to restore');
   },
+  wake: (group, words) => {
+    for (const id of idsOf(group, words[0])) group.member(id).input((node) => node.wake());
+  },
   unreachable: (group, words) =>
     group
       .member(numberAt(words, 0))

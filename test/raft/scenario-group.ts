@@ -23,6 +23,7 @@ export const defaultOptions: RaftOptions = {
   windowBytesMax: 65536,
   stalledTicksMax: 40,
   silentTicks: 0,
+  quietTicks: 0,
   promoteLagMax: 4,
   seed: 1,
 };

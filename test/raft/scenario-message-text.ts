@@ -74,7 +74,13 @@ export function messageOf(words: readonly string[]): Message {
       return { type, ...head, ...places, rejected: fields.has('rejected') };
     }
     case 'heartbeat':
-      return { type, ...head, commit: numberOf('commit'), round: numberOf('round') };
+      return {
+        type,
+        ...head,
+        commit: numberOf('commit'),
+        round: numberOf('round'),
+        quiet: fields.has('quiet'),
+      };
     case 'heartbeatReply':
       return { type, ...head, round: numberOf('round') };
     case 'timeoutNow':

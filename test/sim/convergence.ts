@@ -27,7 +27,7 @@ export class Convergence {
     this.checks = checks;
   }
 
-  /** Lets time pass until all is well, at most `limitMs`; throws what is still missing then. */
+  /** Lets time pass until all is well, about `limitMs` at most; throws what is still missing then. */
   require(limitMs: number): void {
     const { timeline } = this.world;
     const end = timeline.now + limitMs;
@@ -35,8 +35,9 @@ export class Convergence {
     // Without pre-vote whoever cannot win disturbs those who can: that takes some elections more.
     const elections = options.preVote ? 5 : 12;
     const withinMs = Math.max(leaderWithinMs, elections * options.electionTicks * tickMs);
-    const leaderBy = Math.min(end, timeline.now + withinMs);
-    timeline.run(leaderBy, () => this.world.leader() !== undefined);
+    // Messages of a leader that is none any more keep others waiting for it as long as they arrive.
+    const heardOut = Math.max(timeline.now, this.world.network.lastArrivalMs);
+    timeline.run(Math.min(end, heardOut + withinMs), () => this.world.leader() !== undefined);
     if (this.world.leader() === undefined) {
       throw new Error(`no leader ${withinMs} ms after everything healed: ${this.state()}`);
     }

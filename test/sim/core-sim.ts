@@ -196,12 +196,20 @@ export class CoreSim implements World {
       coverage,
       trace,
       checks,
+      connected: this.connected.bind(this),
       send: network.send.bind(network),
       crashed: (member: SimMember): void => this.nemesis.restartSoon(member),
     };
     const member = new SimMember(id, membership, surroundings, this.random.split());
     this.members.set(id, member);
     member.start();
+  }
+
+  private connected(one: ReplicaId, other: ReplicaId): boolean {
+    const { network, members } = this;
+    const member = members.get(other);
+    const runs = member?.isRunning === true && !member.isPaused;
+    return runs && !network.isCut(one, other) && !network.isCut(other, one);
   }
 
   private receive(parcel: Parameters<SimMember['receive']>[0]): boolean {

@@ -57,6 +57,8 @@ export const covered = [
   'read ok by lease',
   'read refused',
   'lease lost while waiting',
+  'group fell quiet',
+  'quiet group woken',
 ] as const;
 
 export type Covered = (typeof covered)[number];

@@ -88,10 +88,7 @@ export class SimDisk implements DurableState {
     const batch = this.writing;
     this.writing = undefined;
     if (batch === undefined) return 'nothing was being written';
-    const records =
-      batch.entries.length +
-      (batch.hardState === undefined ? 0 : 1) +
-      (batch.logReset === undefined ? 0 : 1);
+    const records = batch.entries.length + (hasHead(batch) ? 1 : 0);
     const kept = random.weighted([
       [0, 5],
       [records, 3],
@@ -102,21 +99,27 @@ export class SimDisk implements DurableState {
     return kept === records ? 'kept' : 'torn';
   }
 
-  /** Makes the first `records` records of a batch durable: hard state, log reset, entries. */
+  /**
+   * Makes the first `records` records of a batch durable. As in the Raft log, hard state and log reset
+   * are one record, which is there or not, and entries come after it.
+   */
   private keep(batch: PersistBatch, records: number): EntryId | undefined {
     let left = records;
     let last: EntryId | undefined;
-    if (batch.hardState !== undefined && left-- > 0) this.hardState = batch.hardState;
-    if (batch.logReset !== undefined && left-- > 0) {
-      this.resetLog(batch.logReset);
-      last = { term: batch.logReset.term, index: batch.logReset.index };
-    }
+    if (hasHead(batch) && left-- > 0) last = this.keepHead(batch);
     for (const entry of batch.entries) {
       if (left-- <= 0) break;
       this.append(entry);
       last = { term: entry.term, index: entry.index };
     }
     return last;
+  }
+
+  private keepHead({ hardState, logReset }: PersistBatch): EntryId | undefined {
+    if (hardState !== undefined) this.hardState = hardState;
+    if (logReset === undefined) return undefined;
+    this.resetLog(logReset);
+    return { term: logReset.term, index: logReset.index };
   }
 
   private append(entry: Entry): void {
@@ -180,4 +183,8 @@ export class SimDisk implements DurableState {
     }
     return runs;
   }
+}
+
+function hasHead({ hardState, logReset }: PersistBatch): boolean {
+  return hardState !== undefined || logReset !== undefined;
 }

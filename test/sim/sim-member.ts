@@ -29,6 +29,8 @@ export interface Surroundings {
   readonly coverage: Coverage;
   readonly trace: Trace;
   readonly checks: GroupChecks;
+  /** Would a probe from one to the other, and its answer, arrive? */
+  readonly connected: (one: ReplicaId, other: ReplicaId) => boolean;
   readonly send: (parcel: Parcel, arrival?: Arrival) => void;
   /** The member lost power by itself, in the middle of a step. */
   readonly crashed: (member: SimMember) => void;
@@ -214,8 +216,10 @@ export class SimMember implements CheckedMember {
     }
     try {
       for (let due = this.clock.takeDue(this.ticksMax); due > 0; due--) node.tick();
+      const wasQuiet = node.isQuiet;
       act(node);
       this.work(node);
+      if (node.isQuiet && !wasQuiet) this.around.coverage.count('group fell quiet');
     } catch (error) {
       if (!(error instanceof PowerCut)) throw error;
       this.around.coverage.count('crash in mid step');
@@ -249,9 +253,20 @@ export class SimMember implements CheckedMember {
     const lateMs = this.random.chance(0.2) ? this.random.tailed(0, plan.tickMs / 2) : 0;
     timeline.after(waitMs + lateMs, () => {
       if (this.starts !== start || this.node === undefined) return;
-      if (!this.paused) this.input(() => undefined);
+      if (!this.paused) this.input((node) => this.watchOthers(node));
       this.scheduleTick(start, this.clock.untilNextMs);
     });
+  }
+
+  /** In a quiet group only the driver can notice that a member may be lost (rule D05). */
+  private watchOthers(node: RawNode): void {
+    if (!node.isQuiet) return;
+    const away = node.membership.membership.members.some(
+      ({ id }) => id !== this.id && !this.around.connected(this.id, id),
+    );
+    if (!away) return;
+    this.around.coverage.count('quiet group woken');
+    node.wake();
   }
 
   /** Proposes a command; `end` is told how it ended, unless the process never gets to it. */

@@ -56,6 +56,9 @@ export class SimNetwork {
   private plan: NetworkPlan;
   private readonly random: SimRandom;
 
+  /** When the last message arrives of all that were sent so far. */
+  lastArrivalMs = 0;
+
   constructor(around: NetworkSurroundings, plan: NetworkPlan, random: SimRandom) {
     this.around = around;
     this.plan = plan;
@@ -70,6 +73,11 @@ export class SimNetwork {
   mend(from: ReplicaId, to: ReplicaId): void {
     const link = this.link(from, to);
     link.cuts = Math.max(0, link.cuts - 1);
+  }
+
+  /** Does this direction lose everything? */
+  isCut(from: ReplicaId, to: ReplicaId): boolean {
+    return this.link(from, to).cuts > 0;
   }
 
   slow(from: ReplicaId, to: ReplicaId, times: number): void {
@@ -104,6 +112,7 @@ export class SimNetwork {
   }
 
   private carry(parcel: Parcel, delayMs: number, arrival: Arrival | undefined): void {
+    this.lastArrivalMs = Math.max(this.lastArrivalMs, this.around.timeline.now + delayMs);
     this.around.timeline.after(delayMs, () => {
       const { from, to } = parcel.message;
       // A cut also takes what is on its way: else a long delay would reach through a partition.

@@ -141,6 +141,8 @@ export function drawSwarm(seed: number): SwarmPlan {
       [20, 2],
       [100, 5],
       [400, 2],
+      // Long enough for the group to fall quiet.
+      [10_000, 1],
     ]),
     readShare: random.between(0.1, 0.7),
     payloadMax: random.chance(0.3) ? 120 : 8,
@@ -173,6 +175,7 @@ function drawOptions(random: SimRandom): GroupOptions {
     // Rule D03: a lease may rest on what a member said before it crashed and forgot.
     silentTicks: lease || random.chance(0.1) ? electionTicks : 0,
     promoteLagMax: random.integer(0, 20),
+    quietTicks: random.chance(0.3) ? random.integer(1, 3 * electionTicks) : 0,
   };
 }
 
