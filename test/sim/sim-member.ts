@@ -64,6 +64,7 @@ export class SimMember implements CheckedMember {
   private readonly clock: LocalClock;
   private starts = 0;
   private paused = false;
+  private isStepping = false;
   private queued: ((node: RawNode) => void)[] = [];
   private stepsToPowerCut = 0;
   private toApply: Entry[] = [];
@@ -214,9 +215,15 @@ export class SimMember implements CheckedMember {
       this.queued.push(act);
       return;
     }
+    if (this.isStepping) {
+      // What a client does with an answer: a part of the step that brought it, also when power is cut.
+      act(node);
+      return;
+    }
+    this.isStepping = true;
     try {
-      for (let due = this.clock.takeDue(this.ticksMax); due > 0; due--) node.tick();
       const wasQuiet = node.isQuiet;
+      for (let due = this.clock.takeDue(this.ticksMax); due > 0; due--) node.tick();
       act(node);
       this.work(node);
       if (node.isQuiet && !wasQuiet) this.around.coverage.count('group fell quiet');
@@ -228,6 +235,8 @@ export class SimMember implements CheckedMember {
       this.crash();
       this.around.crashed(this);
       return;
+    } finally {
+      this.isStepping = false;
     }
     if (this.node === node) this.around.checks.afterEvent(this, node);
   }
