@@ -8,7 +8,7 @@
  *   append                   prevIndex u64, prevTerm u64, commit u64, count u32, entries
  *   entry                    index u64, term u64, kind u8, length u32, data
  *   appendReply              index u64, rejected u8, hintIndex u64, hintTerm u64
- *   heartbeat                commit u64, round u64        heartbeatReply  round u64
+ *   heartbeat                commit u64, round u64, quiet u8                heartbeatReply  round u64
  *   snapshot                 index u64, term u64, membership index u64, length u32, membership
  *   timeoutNow               (nothing)
  *   readIndex                length u16, context          readIndexReply  index u64, refused u8, length u16, context
