@@ -18,21 +18,38 @@ import { OperationList, type EngineOperation } from './operation-list.js';
 const textOf = (key: Uint8Array): string =>
   Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('latin1');
 
-/** A sorted map; what is iterated is copied (references only), so every iteration is one view. */
+const addedSlack = 1024;
+
+/**
+ * A sorted map; what is iterated is copied (references only), so every iteration is one view. Keys are
+ * put in order when they are looked at in order: a splice for each new key would cost the length of
+ * the whole list.
+ */
 class SortedMap {
-  readonly values = new Map<string, Pair>();
+  readonly values: Map<string, Pair>;
+  /** In order; may hold keys that were deleted since. */
   private keys: string[] = [];
+  /** In no order: not in `keys`, or deleted and put again; at most about twice what is held. */
+  private added: string[] = [];
+
+  constructor(values: Iterable<[string, Pair]> = []) {
+    this.values = new Map(values);
+    this.added = [...this.values.keys()];
+  }
 
   set(text: string, pair: Pair): void {
-    if (!this.values.has(text)) this.keys.splice(this.find(text), 0, text);
+    if (!this.values.has(text)) this.added.push(text);
     this.values.set(text, pair);
+    // A key that comes and goes, with nobody looking, must not pile up here.
+    if (this.added.length > 2 * this.values.size + addedSlack) this.order();
   }
 
   delete(text: string): void {
-    if (this.values.delete(text)) this.keys.splice(this.find(text), 1);
+    this.values.delete(text);
   }
 
   range({ start, end }: KeyRange): readonly Pair[] {
+    if (this.added.length > 0 || this.keys.length > 2 * this.values.size) this.order();
     const pairs: Pair[] = [];
     const last = this.find(textOf(end));
     for (let at = this.find(textOf(start)); at < last; at++) {
@@ -42,11 +59,22 @@ class SortedMap {
     return pairs;
   }
 
-  clone(): SortedMap {
-    const copy = new SortedMap();
-    copy.keys = [...this.keys];
-    for (const [text, pair] of this.values) copy.values.set(text, pair);
-    return copy;
+  /** Merges the new keys in, and leaves the deleted ones out. */
+  private order(): void {
+    const { keys, values } = this;
+    const added = this.added.sort(compareTexts);
+    const merged: string[] = [];
+    const take = (text: string): void => {
+      if (merged[merged.length - 1] !== text && values.has(text)) merged.push(text);
+    };
+    let next = 0;
+    for (const key of keys) {
+      for (; next < added.length && (added[next] ?? key) < key; next++) take(added[next] ?? key);
+      take(key);
+    }
+    for (; next < added.length; next++) take(added[next] ?? '');
+    this.keys = merged;
+    this.added = [];
   }
 
   /** Position of the first key not below `text`. */
@@ -61,6 +89,9 @@ class SortedMap {
     return low;
   }
 }
+
+/** By code units, which for latin1 are bytes; `sort` alone does the same, but says so less. */
+const compareTexts = (a: string, b: string): number => (a < b ? -1 : Number(a > b));
 
 type Change = { readonly operations: readonly EngineOperation[] } | { readonly clear: KeyRange };
 
@@ -92,7 +123,7 @@ export class MemoryEngine implements Engine {
     const after = new MemoryEngine();
     for (const change of this.unsynced.slice(0, kept)) applyTo(this.durable, change);
     after.durable = this.durable;
-    after.live = this.durable.clone();
+    after.live = new SortedMap(this.durable.values);
     return after;
   }
 

@@ -199,7 +199,7 @@ function textOf(error: unknown): string {
 
 function openError(directory: string, error: unknown): Error {
   const text = textOf(error);
-  if (/lock/i.test(text)) {
+  if (/\block (file|hold)\b/i.test(text)) {
     return new EngineLocked(
       `data directory: ${directory} is in use by another process: stop the node that runs there, or ` +
         'give this one a directory of its own (--data-directory)',
@@ -240,6 +240,8 @@ class RocksEngineIterator implements EngineIterator {
   }
 
   close(): Promise<void> {
+    // The binding throws for a closed iterator, which would break the engine.
+    this.finished = true;
     this.closing ??= this.raw.close().finally(() => {
       this.engine.forget(this);
     });

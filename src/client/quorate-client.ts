@@ -98,7 +98,7 @@ export class QuorateClient {
   }
 
   async get(request: GetRequest, options: OperationOptions = {}): Promise<GetReply> {
-    const reply = await this.retry(methods.get, request, options);
+    const reply = await this.retry(methods.get, request, options).catch(failRead);
     this.book.learn(reply.header?.logTimeMs);
     return reply;
   }
@@ -173,7 +173,7 @@ export class QuorateClient {
         }
         return;
       } catch (error) {
-        await this.beforeRetry(error, deadline, true, options.signal);
+        await this.beforeRetry(error, deadline, false, options.signal).catch(failRead);
       }
     }
   }
@@ -319,6 +319,12 @@ function retryable(error: KvError): boolean {
     error.code === 'KV_UNKNOWN_OUTCOME' ||
     error.code === 'KV_DEADLINE'
   );
+}
+
+/** Whatever became of a read, nothing was applied. */
+function failRead(error: unknown): never {
+  if (!(error instanceof KvError) || error.outcome === 'notApplied') throw error;
+  throw new KvError(error.message, { ...error.fields, outcome: 'notApplied', cause: error });
 }
 
 /** An earlier attempt may have been applied: later refusals do not change that (rule D04). */

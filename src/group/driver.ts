@@ -271,8 +271,8 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   /** Resolves when nothing of this group is under way any more. */
   async idle(): Promise<void> {
-    await this.applier.idle();
-    await this.installing;
+    // What failed of it has been reported by `fatal`.
+    await Promise.allSettled([this.applier.idle(), this.installing]);
   }
 
   // ---- carrying out

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { execFileSync, spawn } from 'node:child_process';
 import {
   mkdirSync,
@@ -278,10 +279,11 @@ async function fillUp(mount: string): Promise<void> {
   });
   const client = new QuorateClient({ endpoints: cluster.endpoints });
   try {
-    const value = Buffer.alloc(256 * 1024, 'v');
+    // Nothing that compression could make small.
+    const value = randomBytes(256 * 1024);
     const written: string[] = [];
     let refusal: KvError | undefined;
-    for (let n = 0; n < 400 && refusal === undefined; n++) {
+    for (let n = 0; n < 1000 && refusal === undefined; n++) {
       await client.put({ key: bytes(`k${n}`), value }, { timeoutMs: 3000 }).then(
         () => written.push(`k${n}`),
         (error: unknown) => {
