@@ -42,7 +42,10 @@ export interface Pair {
 
 /** Pages of one iteration: one consistent view, taken when it was opened. Close it, always. */
 export interface EngineIterator {
-  /** The next page; empty at the end. */
+  /**
+   * The next page; empty at the end. Rejects with `EngineClosed` after `close()`: an empty page would
+   * pass for the end, and what was left for the whole.
+   */
   next(): Promise<readonly Pair[]>;
   close(): Promise<void>;
 }
@@ -67,7 +70,7 @@ export class EngineFailure extends Error {
   override readonly name = 'EngineFailure';
 }
 
-/** A call after `close()`. */
+/** A call after `close()`, of the engine or of the iterator. */
 export class EngineClosed extends Error {
   override readonly name = 'EngineClosed';
 }

@@ -209,6 +209,7 @@ const noValue = new Uint8Array();
 
 class MemoryIterator implements EngineIterator {
   private at = 0;
+  private closed = false;
   private readonly pairs: readonly Pair[];
   private readonly options: IterateOptions;
   private readonly check: () => void;
@@ -221,6 +222,7 @@ class MemoryIterator implements EngineIterator {
 
   async next(): Promise<readonly Pair[]> {
     this.check();
+    if (this.closed) throw new EngineClosed('the iterator is closed');
     const { pageBytesMax, pageLengthMax = Infinity, keysOnly = false } = this.options;
     const page: Pair[] = [];
     let bytes = 0;
@@ -236,7 +238,7 @@ class MemoryIterator implements EngineIterator {
   }
 
   async close(): Promise<void> {
-    this.at = this.pairs.length;
+    this.closed = true;
     return Promise.resolve();
   }
 }

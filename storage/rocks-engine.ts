@@ -150,7 +150,7 @@ export class RocksEngine implements Engine {
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
-    // The binding's close never ends while an iterator is open.
+    // Nothing may be left open: the binding's close can wait for it for ever.
     await Promise.all([...this.iterators].map((iterator) => iterator.close()));
     await this.level.close();
   }
@@ -225,6 +225,9 @@ class RocksEngineIterator implements EngineIterator {
   }
 
   next(): Promise<readonly Pair[]> {
+    // The binding would throw, and that breaks the engine for good.
+    if (this.closing !== undefined)
+      return Promise.reject(new EngineClosed('the iterator is closed'));
     return this.engine.run('iterate', () => {
       if (this.finished) return [];
       const size = Math.min(this.options.pageLengthMax ?? pageLengthMax, pageLengthMax);
@@ -240,8 +243,6 @@ class RocksEngineIterator implements EngineIterator {
   }
 
   close(): Promise<void> {
-    // The binding throws for a closed iterator, which would break the engine.
-    this.finished = true;
     this.closing ??= this.raw.close().finally(() => {
       this.engine.forget(this);
     });
