@@ -57,11 +57,11 @@ interface Turn extends LoadResult {
 
 async function generate(spec: LoadSpec): Promise<LoadResult> {
   const program = join(import.meta.dirname, `bench/load-generator${extname(import.meta.filename)}`);
-  const { stdout } = await run(process.execPath, [
-    ...process.execArgv,
-    program,
-    JSON.stringify(spec),
-  ]);
+  const { stdout } = await run(
+    process.execPath,
+    [...process.execArgv, program, JSON.stringify(spec)],
+    { timeout: (spec.seconds + 60) * 1000 },
+  );
   // Our own program's output.
   return JSON.parse(stdout) as LoadResult;
 }

@@ -1,13 +1,13 @@
 /**
  * The library's door: everything that is not a unary KV call goes to a grpc-js server inside this
- * process, over one HTTP/2 session through a pair of in-memory streams. So reflection, health,
+ * process, over one HTTP/2 session of the process with itself. So reflection, health,
  * streams and admin calls keep their library, on the same port.
  */
 import { connect, constants, type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2';
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import type { Server } from '@grpc/grpc-js';
 import { ServerCredentials } from '@grpc/grpc-js';
-import { duplexPair } from './duplex-pair.js';
+import { socketPair } from './socket-pair.js';
 
 const unavailableTrailers = {
   ':status': 200,
@@ -50,10 +50,10 @@ export class GrpcDoor {
     if (this.session !== undefined && !this.session.destroyed && !this.session.closed) {
       return this.session;
     }
-    const [inside, outside] = duplexPair();
-    this.server
-      .createConnectionInjector(ServerCredentials.createInsecure())
-      .injectConnection(inside);
+    const injector = this.server.createConnectionInjector(ServerCredentials.createInsecure());
+    const outside = socketPair((inside) => {
+      injector.injectConnection(inside);
+    });
     const session = connect('http://localhost', {
       createConnection: () => outside,
       settings: { initialWindowSize: 1024 * 1024 },

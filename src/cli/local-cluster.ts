@@ -205,10 +205,12 @@ export class LocalCluster {
     clearTimeout(timer);
   }
 
-  private assertRunning(): void {
-    for (const [id, child] of this.processes) {
-      if (child.exitCode === null) continue;
-      throw new Error(`node ${id} stopped with exit code ${child.exitCode}:\n${this.logTail(id)}`);
+  /** Throws, with the end of its log, if a node has stopped by itself. */
+  assertRunning(): void {
+    for (const [id, { exitCode, signalCode }] of this.processes) {
+      if (exitCode === null && signalCode === null) continue;
+      const how = signalCode ?? `exit code ${exitCode}`;
+      throw new Error(`node ${id} stopped with ${how}:\n${this.logTail(id)}`);
     }
   }
 
