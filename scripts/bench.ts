@@ -207,7 +207,7 @@ async function simulator(): Promise<void> {
     [...process.execArgv, program, '--seeds', '500', '--seed-from', '1'],
     { maxBuffer: 1 << 26 },
   );
-  const rate = /([\d,.]+) seeds (?:per|a) minute/.exec(stdout)?.[1];
+  const rate = /seconds, ([\d,.]+) a minute/.exec(stdout)?.[1];
   console.log(
     `core simulator: ${rate ?? 'no figure'} seeds of 20 virtual seconds per minute on one core`,
   );
