@@ -26,7 +26,7 @@ import type { Config } from './config/config.js';
 import { Identity } from './config/identity.js';
 import type { Group } from './group/group.js';
 import { Host, type HostedGroup, type RaftSettings } from './group/host.js';
-import { encodeBootstrap, MetaMachine, type MetaResult } from './meta/meta-machine.js';
+import { encodeMetaCommand, MetaMachine, type MetaResult } from './meta/meta-machine.js';
 import { wholeMap } from './meta/slot-map.js';
 import { DiskSpace } from './observe/disk-space.js';
 import type { Clock } from './observe/clock.js';
@@ -439,20 +439,26 @@ function bootstrapWhenLeading(
   config: Config,
   log: Log,
 ): void {
-  meta.onLeading = ({ leading }) => {
-    if (!leading || meta.record !== undefined) return;
+  meta.onLeading = ({ leading, clockMedianMs }) => {
+    if (!leading || meta.topology.version > 0) return;
     const nodes = config.initialCluster.map(({ node, peer, client }) => ({
-      node,
+      id: node,
+      directoryId: '',
       peerAddress: formatAddress(peer),
       clientAddress: formatAddress(client),
+      labels: {},
+      weight: 100,
     }));
-    const map = wholeMap(firstShard);
-    const record = {
+    const command = encodeMetaCommand({
+      kind: 'init',
       clusterId: config.clusterId,
       nodes,
-      map: { version: map.version, ranges: [...map.ranges] },
-    };
-    group.propose(encodeBootstrap(record), (outcome) => {
+      metadata: nodes.map(({ id }) => ({ replica: id, node: id })),
+      shards: 1,
+      replication: Math.min(nodes.length, 7),
+      nowMs: Math.max(0, Math.floor(clockMedianMs)),
+    });
+    group.propose(command, (outcome) => {
       // The next leader tries again if this did not go through.
       log('info', { outcome: outcome.kind }, 'cluster record proposed');
     });

@@ -1,8 +1,7 @@
 /**
- * The metadata group's state machine, as far as the ground floor needs it: who the cluster is, which
- * nodes it began with, and the first slot map. Written once, by the first leader.
+ * The metadata group's state machine: the topology, in memory as one value and in the engine in
+ * pieces. What commands do is in apply-command.ts; here is when it becomes visible.
  */
-import { z } from 'zod';
 import type { Entry } from '../../raft/index.js';
 import {
   machineKey,
@@ -12,45 +11,24 @@ import {
   type KeyRange,
 } from '../../storage/index.js';
 import type { Applied, Leadership, StateMachine } from '../group/state-machine.js';
+import { applyCommand } from './apply-command.js';
+import { decodeMetaCommand, type MetaResult } from './commands.js';
+import { behindPieces, changedPieces, joinPieces, pieceStart } from './topology-pieces.js';
+import { noCluster, type Topology } from './topology.js';
 
-const commandVersion = 1;
-
-const recordSchema = z.strictObject({
-  version: z.literal(commandVersion),
-  clusterId: z.string(),
-  nodes: z.array(
-    z.strictObject({ node: z.number(), peerAddress: z.string(), clientAddress: z.string() }),
-  ),
-  map: z.strictObject({
-    version: z.number(),
-    ranges: z.array(
-      z.strictObject({ first: z.number(), last: z.number(), shard: z.number(), epoch: z.number() }),
-    ),
-  }),
-});
-
-/** What the metadata group knows of the cluster. JSON, with a version, in the log and the engine. */
-export type ClusterRecord = Readonly<z.output<typeof recordSchema>>;
-
-/** The first record of a cluster stays; a later one is refused. */
-export type MetaResult = { readonly kind: 'written' } | { readonly kind: 'exists' };
-
-export function encodeBootstrap(record: Omit<ClusterRecord, 'version'>): Uint8Array {
-  return Buffer.from(JSON.stringify({ version: commandVersion, ...record }), 'utf8');
-}
-
-function decodeRecord(bytes: Uint8Array): ClusterRecord {
-  return recordSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
-}
+export { encodeMetaCommand, type MetaCommand, type MetaResult } from './commands.js';
 
 export class MetaMachine implements StateMachine<MetaResult> {
   readonly range: KeyRange;
-  /** As of the last batch that is in the engine. */
-  record: ClusterRecord | undefined;
+  /** As of the last batch that is in the engine. Version 0: there is no cluster yet. */
+  topology: Topology = noCluster;
   onLeading: (leadership: Leadership) => void = () => undefined;
+  /** Told of each new topology that readers may see: after a batch, a start or a snapshot. */
+  onTopology: (topology: Topology) => void = () => undefined;
   private readonly engine: Engine;
   private readonly prefix: Uint8Array;
-  private next: ClusterRecord | undefined;
+  /** With the batch that is being written. */
+  private next: Topology = noCluster;
 
   constructor(engine: Engine, prefix: Uint8Array) {
     this.engine = engine;
@@ -59,31 +37,59 @@ export class MetaMachine implements StateMachine<MetaResult> {
   }
 
   async load(): Promise<void> {
-    const [stored] = await this.engine.getMany([this.key()]);
-    this.record = stored === undefined ? undefined : decodeRecord(stored);
-    this.next = this.record;
+    const start = this.key(pieceStart);
+    const nameStart = start.byteLength - pieceStart.length;
+    const view = this.engine.iterate({
+      start,
+      end: this.key(behindPieces),
+      pageBytesMax: 256 * 1024,
+    });
+    const pieces: (readonly [string, string])[] = [];
+    try {
+      for (let page = await view.next(); page.length > 0; page = await view.next()) {
+        for (const { key, value } of page)
+          pieces.push([
+            Buffer.from(key.subarray(nameStart)).toString('latin1'),
+            Buffer.from(value).toString('utf8'),
+          ]);
+      }
+    } finally {
+      await view.close();
+    }
+    this.next = joinPieces(pieces);
+    this.publish();
   }
 
   apply(entries: readonly Entry[], batch: EngineBatch): Promise<Applied<MetaResult>> {
-    const results = entries.map((entry): MetaResult => {
-      const record = decodeRecord(entry.data);
-      if (this.next !== undefined) return { kind: 'exists' };
-      this.next = record;
-      batch.put(this.key(), entry.data);
-      return { kind: 'written' };
+    let topology = this.topology;
+    const results = entries.map(({ data }): MetaResult => {
+      const application = applyCommand(topology, decodeMetaCommand(data));
+      topology = application.topology;
+      return application.result;
     });
+    for (const [name, text] of changedPieces(this.topology, topology)) {
+      if (text === undefined) batch.delete(this.key(name));
+      else batch.put(this.key(name), Buffer.from(text, 'utf8'));
+    }
+    this.next = topology;
     return Promise.resolve({ results, clears: [] });
   }
 
   written(): void {
-    this.record = this.next;
+    this.publish();
   }
 
   onLeadership(leadership: Leadership): void {
     this.onLeading(leadership);
   }
 
-  private key(): Uint8Array {
-    return machineKey(this.prefix, 'cluster');
+  private publish(): void {
+    if (this.topology === this.next) return;
+    this.topology = this.next;
+    this.onTopology(this.topology);
+  }
+
+  private key(name: string): Uint8Array {
+    return machineKey(this.prefix, name);
   }
 }

@@ -10,7 +10,10 @@ export type NodeState = 'up' | 'suspect' | 'down' | 'draining' | 'removed';
 
 export interface NodeRecord {
   readonly id: NodeId;
-  /** Of its data directory, 32 hexadecimal digits: who joins with the same one is the same node. */
+  /**
+   * Of its data directory, 32 hexadecimal digits: who joins with the same one is the same node. Empty
+   * for one of the first nodes that has not said its own yet.
+   */
   readonly directoryId: string;
   /** host:port for other nodes, and for clients. */
   readonly peerAddress: string;
@@ -45,12 +48,24 @@ export interface ShardRecord {
   readonly birthSlots: readonly { readonly first: number; readonly last: number }[];
 }
 
+export interface Replacement {
+  readonly shard: GroupId;
+  /** Until the operation is done it stays a member of the Raft group. */
+  readonly from: ReplicaRecord;
+  /** In `replicas` of its shard from the moment the operation is opened. */
+  readonly to: ReplicaRecord;
+}
+
 /** One thing that an operator or the cluster itself has begun, and how far it is. */
 export interface OperationRecord {
   readonly id: number;
   readonly kind: 'replaceReplica' | 'drainNode' | 'removeNode';
-  /** For people: "shard 3: replica 12 on node 2 -> node 5". */
+  /** For people: "shard 3: replica 12 on node 2 -> replica 31 on node 5". */
   readonly what: string;
+  /** The node that replicas leave. */
+  readonly node: NodeId;
+  /** Of `replaceReplica` only: ended as failed or cancelled, `from` takes its place again. */
+  readonly replacement?: Replacement;
   readonly state: 'running' | 'done' | 'failed' | 'cancelled';
   readonly progress: string;
   readonly sinceMs: number;
@@ -58,13 +73,18 @@ export interface OperationRecord {
 
 export interface Topology {
   readonly clusterId: string;
+  /** Digest of the `init` that made the cluster, so that a repetition of it is recognised. */
+  readonly birth: string;
   /** Rises with every change. 0: there is no cluster yet (`cluster init` has not been called). */
   readonly version: number;
   readonly nodes: readonly NodeRecord[];
   /** Whom the metadata group itself is to consist of. */
   readonly metadata: readonly ReplicaRecord[];
   readonly shards: readonly ShardRecord[];
-  /** Ascending, touching one another, covering all slots; the shard and epoch of each. */
+  /**
+   * Ascending, touching one another, covering all slots (once there is a cluster); neighbours differ
+   * in shard or epoch, so that there is one way to write a map down.
+   */
   readonly slots: readonly SlotRange[];
   readonly settings: Readonly<Record<string, number>>;
   /** Running ones, and the last hundred that ended. */
@@ -78,6 +98,20 @@ export interface Topology {
   };
 }
 
+/** Before `cluster init`. */
+export const noCluster: Topology = {
+  clusterId: '',
+  birth: '',
+  version: 0,
+  nodes: [],
+  metadata: [],
+  shards: [],
+  slots: [],
+  settings: {},
+  operations: [],
+  next: { node: 1, replica: 1, shard: 1, operation: 1 },
+};
+
 /** The node with this id; undefined for one that never was. */
 export function nodeOf(topology: Topology, id: number): NodeRecord | undefined {
   return topology.nodes.find((node) => node.id === id);
@@ -85,4 +119,35 @@ export function nodeOf(topology: Topology, id: number): NodeRecord | undefined {
 
 export function shardRecordOf(topology: Topology, id: number): ShardRecord | undefined {
   return topology.shards.find((shard) => shard.id === id);
+}
+
+/**
+ * The failure domain of a node: its `host` label, or the node itself where none is given, so that
+ * several nodes of a test may share a machine.
+ */
+export function hostOf(node: NodeRecord): string {
+  const label = node.labels['host'];
+  return label === undefined ? `node ${node.id}` : `host ${label}`;
+}
+
+/** The running replacement of a shard: there is never more than one. */
+export function replacementOf(topology: Topology, shard: GroupId): Replacement | undefined {
+  return topology.operations.find(
+    ({ state, replacement }) => state === 'running' && replacement?.shard === shard,
+  )?.replacement;
+}
+
+/** All replicas that a shard may have in its Raft group now: also the one that is being replaced. */
+export function presentReplicas(topology: Topology, shard: ShardRecord): readonly ReplicaRecord[] {
+  const replacement = replacementOf(topology, shard.id);
+  return replacement === undefined ? shard.replicas : [...shard.replicas, replacement.from];
+}
+
+/** Those that have the shard's data: not the one that is only being built. */
+export function establishedReplicas(
+  topology: Topology,
+  shard: ShardRecord,
+): readonly ReplicaRecord[] {
+  const to = replacementOf(topology, shard.id)?.to.replica;
+  return presentReplicas(topology, shard).filter(({ replica }) => replica !== to);
 }

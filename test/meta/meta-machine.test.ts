@@ -1,18 +1,19 @@
 import { expect } from 'chai';
 import { EntryKind, groupId, replicaId, type Entry } from '../../raft/index.js';
 import { hashReplica, MemoryEngine, replicaPrefix, type Engine } from '../../storage/index.js';
-import { encodeBootstrap, MetaMachine, type MetaResult } from '../../src/meta/meta-machine.js';
-import { wholeMap } from '../../src/meta/slot-map.js';
+import {
+  encodeMetaCommand,
+  MetaMachine,
+  type MetaCommand,
+  type MetaResult,
+} from '../../src/meta/meta-machine.js';
+import { noCluster } from '../../src/meta/topology.js';
+import { clusterOf, firstNodes, initOf, joinOf, reasonOf } from './clusters.js';
 
 const prefix = replicaPrefix(groupId(0), replicaId(1));
 
-function bootstrap(clusterId: string, shard = 1): Uint8Array {
-  const map = wholeMap(shard);
-  return encodeBootstrap({
-    clusterId,
-    nodes: [{ node: 1, peerAddress: 'a:1', clientAddress: 'a:2' }],
-    map: { version: map.version, ranges: [...map.ranges] },
-  });
+function initNamed(clusterId: string): Uint8Array {
+  return encodeMetaCommand(initOf(firstNodes(3), { clusterId }));
 }
 
 const entryOf = (data: Uint8Array, index: number): Entry => ({
@@ -41,69 +42,144 @@ async function apply(
   return results;
 }
 
+/** What comes of one command. */
+async function resultOf(
+  machine: MetaMachine,
+  engine: Engine,
+  command: Uint8Array,
+): Promise<MetaResult> {
+  const [result] = await apply(machine, engine, [command]);
+  if (result === undefined) throw new Error('no result');
+  return result;
+}
+
+async function thrownBy(work: () => Promise<unknown>): Promise<unknown> {
+  try {
+    await work();
+  } catch (error) {
+    return error;
+  }
+  return undefined;
+}
+
+function textOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString();
+}
+
+/** A bit of everything, with every kind of piece written, changed and deleted. */
+const history: readonly MetaCommand[] = [
+  initOf(firstNodes(4), { shards: 5 }),
+  joinOf(9),
+  { kind: 'replaceReplica', shard: 1, from: 1, to: 5, nowMs: 3 },
+  { kind: 'endOperation', id: 1, state: 'cancelled', progress: 'node 1 is back', nowMs: 4 },
+  { kind: 'setLabels', node: 5, labels: { zone: 'b', host: 'x' } },
+  { kind: 'setSetting', name: 'repairsMax', value: 5 },
+  { kind: 'drain', node: 2, nowMs: 5 },
+  { kind: 'createShard', replication: 2 },
+  { kind: 'setMetadata', nodes: [1, 3, 5] },
+  { kind: 'setWeight', node: 99, weight: 5 },
+  ...Array.from({ length: 60 }, (): MetaCommand[] => [
+    { kind: 'drain', node: 3, nowMs: 6 },
+    { kind: 'undrain', node: 3, nowMs: 7 },
+  ]).flat(),
+];
+
 describe('state machine of the metadata group', () => {
-  it('D40: keeps the first cluster record and answers every later one with exists', async () => {
+  it('D40: keeps the first cluster and refuses every other init, in one batch and later', async () => {
     const engine = new MemoryEngine();
     const machine = await open(engine);
-    expect(machine.record).to.equal(undefined);
-    const first = await apply(machine, engine, [bootstrap('one'), bootstrap('two')]);
-    expect(first).to.deep.equal([{ kind: 'written' }, { kind: 'exists' }]);
-    expect(await apply(machine, engine, [bootstrap('three', 7)])).to.deep.equal([
-      { kind: 'exists' },
-    ]);
-    expect(machine.record?.clusterId).to.equal('one');
-    expect(machine.record?.map).to.deep.equal(wholeMap(1));
+    expect(machine.topology).to.deep.equal(noCluster);
+    const [first, second] = await apply(machine, engine, [initNamed('one'), initNamed('two')]);
+    expect(first).to.deep.equal({ kind: 'done', changed: true, version: 1, issued: {} });
+    expect(second === undefined ? '' : reasonOf(second)).to.equal('initTwice');
+    expect(reasonOf(await resultOf(machine, engine, initNamed('three')))).to.equal('initTwice');
+    expect(machine.topology).to.deep.equal(clusterOf(3, { clusterId: 'one' }));
   });
 
-  it('D40: a repetition of the very same record is no second bootstrap', async () => {
+  it('D40: a repetition of the very same init is no second one, and writes nothing', async () => {
     const engine = new MemoryEngine();
     const machine = await open(engine);
-    await apply(machine, engine, [bootstrap('one')]);
+    await apply(machine, engine, [initNamed('one')]);
     const before = await hashReplica(engine, machine.range);
-    expect(await apply(machine, engine, [bootstrap('one')])).to.deep.equal([{ kind: 'exists' }]);
+    const again = encodeMetaCommand(initOf(firstNodes(3), { clusterId: 'one', nowMs: 77 }));
+    expect(await resultOf(machine, engine, again)).to.deep.equal({
+      kind: 'done',
+      changed: false,
+      version: 1,
+      issued: {},
+    });
     expect(await hashReplica(engine, machine.range)).to.deep.equal(before);
   });
 
-  it('shows readers a record only when its batch is in the engine', async () => {
+  it('shows readers a topology only when its batch is in the engine', async () => {
     const engine = new MemoryEngine();
     const machine = await open(engine);
+    const seen: number[] = [];
+    machine.onTopology = ({ version }) => seen.push(version);
     const batch = engine.batch();
-    await machine.apply([entryOf(bootstrap('one'), 1)], batch);
-    expect(machine.record).to.equal(undefined);
+    await machine.apply([entryOf(initNamed('one'), 1)], batch);
+    expect(machine.topology.version).to.equal(0);
+    expect(seen).to.deep.equal([]);
     await engine.write(batch, { sync: false });
     machine.written();
-    expect(machine.record?.clusterId).to.equal('one');
+    expect(machine.topology.clusterId).to.equal('one');
+    expect(seen).to.deep.equal([1]);
   });
 
   it('R41: equal entries leave equal bytes, however they are batched and on whatever replica', async () => {
-    const commands = [bootstrap('one'), bootstrap('two', 2), bootstrap('one')];
+    const commands = history.map((command) => encodeMetaCommand(command));
     const hashes = await Promise.all(
-      [[3], [1, 2], [2, 1], [1, 1, 1]].map(async (sizes, n) => {
+      [commands.length, 1, 2, 3, 7].map(async (size, n) => {
         const engine = new MemoryEngine();
         const machine = await open(engine, replicaPrefix(groupId(0), replicaId(n + 1)));
-        let at = 0;
-        for (const size of sizes) await apply(machine, engine, commands.slice(at, (at += size)));
+        for (let at = 0; at < commands.length; at += size)
+          await apply(machine, engine, commands.slice(at, at + size));
         return (await hashReplica(engine, machine.range)).hash;
       }),
     );
     expect(new Set(hashes).size).to.equal(1);
   });
 
-  it('R42: has its record again after a restart, and refuses the entry when it is replayed', async () => {
+  it('R42: has its topology again after a restart, at every point of its history', async () => {
     const engine = new MemoryEngine();
-    await apply(await open(engine), engine, [bootstrap('one')]);
+    const machine = await open(engine);
+    for (const command of history) {
+      await apply(machine, engine, [encodeMetaCommand(command)]);
+      const again = await open(engine);
+      expect(again.topology).to.deep.equal(machine.topology);
+    }
+    expect(machine.topology.version).to.be.greaterThan(100);
     const again = await open(engine);
-    expect(again.record?.clusterId).to.equal('one');
-    expect(await apply(again, engine, [bootstrap('other')])).to.deep.equal([{ kind: 'exists' }]);
+    expect(reasonOf(await resultOf(again, engine, initNamed('other')))).to.equal('initTwice');
+  });
+
+  it('D15: takes the whole of a snapshot for its own, nothing of before is left', async () => {
+    const [from, to] = [new MemoryEngine(), new MemoryEngine()];
+    await apply(await open(from), from, [initNamed('one')]);
+    const machine = await open(to);
+    await apply(
+      machine,
+      to,
+      history.slice(0, 6).map((command) => encodeMetaCommand(command)),
+    );
+    await to.clear(machine.range);
+    const batch = to.batch();
+    const view = from.iterate({ ...machine.range, pageBytesMax: 1024 });
+    for (let page = await view.next(); page.length > 0; page = await view.next())
+      for (const { key, value } of page) batch.put(key, value);
+    await view.close();
+    await to.write(batch, { sync: false });
+    await machine.load();
+    expect(machine.topology).to.deep.equal(clusterOf(3, { clusterId: 'one' }));
   });
 
   const bad: readonly (readonly [string, string])[] = [
     ['no JSON', '{"version":1'],
-    ['another version', JSON.stringify({ version: 2, clusterId: 'x', nodes: [], map: {} })],
-    [
-      'a field of a newer program',
-      Buffer.from(bootstrap('x')).toString().replace('{', '{"colour":"red",'),
-    ],
+    ['another version', textOf(initNamed('x')).replace('"version":1', '"version":2')],
+    ['no version', textOf(initNamed('x')).replace('"version":1,', '')],
+    ['another kind', '{"version":1,"command":{"kind":"paint","node":1}}'],
+    ['a field of a newer program', textOf(initNamed('x')).replace('{', '{"colour":"red",')],
+    ['a part of a newer program', textOf(initNamed('x')).replace('"weight"', '"a":1,"weight"')],
     ['nothing', ''],
   ];
   for (const [what, text] of bad) {
@@ -111,17 +187,19 @@ describe('state machine of the metadata group', () => {
       const engine = new MemoryEngine();
       const machine = await open(engine);
       const batch = engine.batch();
-      let thrown: unknown;
-      try {
-        await machine.apply([entryOf(Buffer.from(text), 1)], batch);
-      } catch (error) {
-        thrown = error;
-      }
-      expect(thrown).to.be.instanceOf(Error);
+      const thrown = await thrownBy(() =>
+        machine.apply([entryOf(initNamed('good'), 1), entryOf(Buffer.from(text), 2)], batch),
+      );
+      expect(String(thrown)).to.contain('upgrade this node');
       expect(batch.length).to.equal(0);
-      expect(machine.record).to.equal(undefined);
+      expect(machine.topology.version).to.equal(0);
     });
   }
+
+  it('D16: a command of the wrong shape is refused by its proposer, before it is in the log', () => {
+    for (const weight of [Number.NaN, Number.POSITIVE_INFINITY])
+      expect(() => encodeMetaCommand({ kind: 'setWeight', node: 1, weight })).to.throw();
+  });
 
   it('tells its owner when leadership comes and goes', async () => {
     const machine = await open(new MemoryEngine());

@@ -1,0 +1,122 @@
+/**
+ * The rules of the metadata group as one pure function: the topology before and a command make the
+ * topology after and a result. No clock, no configuration: time comes with the command.
+ *
+ * A command is applied as a whole or not at all. Each one that changes something raises the version
+ * by one; a repetition of what is so already, and a refusal, leave the very same value.
+ */
+import { applyInit } from './cluster-birth.js';
+import type { MetaCommand, MetaResult, ReceivedCommand } from './commands.js';
+import { changed, refused, unchanged, type Effect } from './effect.js';
+import {
+  applyAddNode,
+  applyDrain,
+  applyRemoveNode,
+  applySetLabels,
+  applySetNodeState,
+  applySetWeight,
+  applyUndrain,
+} from './node-commands.js';
+import { applyEndOperation } from './operations.js';
+import { problemOfSetting } from './settings.js';
+import {
+  applyAddReplica,
+  applyCreateShard,
+  applyRemoveReplica,
+  applyReplaceReplica,
+  applySetMetadata,
+} from './shard-commands.js';
+import type { Topology } from './topology.js';
+
+export interface Application {
+  readonly topology: Topology;
+  readonly result: MetaResult;
+}
+
+export function applyCommand(
+  topology: Topology,
+  { command, ifVersion }: ReceivedCommand,
+): Application {
+  const effect = problemOfVersion(topology, ifVersion) ?? effectOf(topology, command);
+  const { version } = topology;
+  switch (effect.kind) {
+    case 'refused':
+      return { topology, result: { ...effect, version } };
+    case 'unchanged':
+      return {
+        topology,
+        result: { kind: 'done', changed: false, version, issued: effect.issued },
+      };
+    case 'changed':
+      return {
+        topology: { ...effect.topology, version: version + 1 },
+        result: { kind: 'done', changed: true, version: version + 1, issued: effect.issued },
+      };
+  }
+}
+
+/** Compare and set: what was decided by an old copy is not done to a newer cluster. */
+function problemOfVersion(
+  { version }: Topology,
+  ifVersion: number | undefined,
+): Effect | undefined {
+  if (ifVersion === undefined || ifVersion === version) return undefined;
+  return ifVersion > version
+    ? refused(
+        'futureVersion',
+        `version ${ifVersion} is asked for and this cluster is at ${version}: ` +
+          'the number comes from another cluster, or from before a restore',
+      )
+    : refused(
+        'versionMoved',
+        `version ${ifVersion} is asked for and this cluster is at ${version} by now: ` +
+          'read it again and decide anew',
+      );
+}
+
+function effectOf(topology: Topology, command: MetaCommand): Effect {
+  if (command.kind === 'init') return applyInit(topology, command);
+  if (topology.version === 0)
+    return refused('noCluster', 'there is no cluster yet: begin with `quorate cluster init`');
+  switch (command.kind) {
+    case 'addNode':
+      return applyAddNode(topology, command);
+    case 'setNodeState':
+      return applySetNodeState(topology, command);
+    case 'setWeight':
+      return applySetWeight(topology, command);
+    case 'setLabels':
+      return applySetLabels(topology, command);
+    case 'drain':
+      return applyDrain(topology, command);
+    case 'undrain':
+      return applyUndrain(topology, command);
+    case 'removeNode':
+      return applyRemoveNode(topology, command);
+    case 'addReplica':
+      return applyAddReplica(topology, command);
+    case 'removeReplica':
+      return applyRemoveReplica(topology, command);
+    case 'replaceReplica':
+      return applyReplaceReplica(topology, command);
+    case 'createShard':
+      return applyCreateShard(topology, command);
+    case 'setSetting':
+      return applySetSetting(topology, command);
+    case 'endOperation':
+      return applyEndOperation(topology, command);
+    case 'setMetadata':
+      return applySetMetadata(topology, command);
+  }
+}
+
+function applySetSetting(
+  topology: Topology,
+  { name, value }: { readonly name: string; readonly value: number },
+): Effect {
+  const { settings } = topology;
+  const problem = problemOfSetting(settings, name, value);
+  if (problem !== undefined) return refused('badSetting', problem);
+  if (settings[name] === value) return unchanged();
+  return changed({ ...topology, settings: { ...settings, [name]: value } });
+}

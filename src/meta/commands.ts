@@ -1,0 +1,205 @@
+/**
+ * The commands of the metadata group and what comes of them. JSON with a version in the log (rule
+ * D16): a version or a kind that this program does not know stops the node, because skipping it would
+ * let the replicas differ.
+ *
+ * The schema asks for the shape alone. What an operator can get wrong (weights, names, addresses) is
+ * checked in apply and refused: a refusal is a result, a throw out of apply is the end of the node.
+ * So a command of the wrong shape must not reach the log: encoding checks it as well.
+ */
+import { z } from 'zod';
+
+/** 1 is the first; raised when a kind is added or the meaning of one changes. */
+const commandVersion = 1;
+
+const number = z.number();
+const text = z.string();
+const labels = z.record(text, text).readonly();
+const nowMs = number.int().nonnegative();
+
+const nodeFields = {
+  directoryId: text,
+  peerAddress: text,
+  clientAddress: text,
+  labels,
+  weight: number,
+};
+const firstNode = z.strictObject({ id: number, ...nodeFields }).readonly();
+const replica = z.strictObject({ replica: number, node: number }).readonly();
+
+const init = z.strictObject({
+  kind: z.literal('init'),
+  clusterId: text,
+  nodes: z.array(firstNode).readonly(),
+  /** The voters that the metadata group has already: its Raft membership, ids and all. */
+  metadata: z.array(replica).readonly(),
+  shards: number,
+  replication: number,
+  nowMs,
+});
+const addNode = z.strictObject({ kind: z.literal('addNode'), ...nodeFields, nowMs });
+const setNodeState = z.strictObject({
+  kind: z.literal('setNodeState'),
+  node: number,
+  /** What the metadata leader sees of it; the other states have commands of their own. */
+  state: z.enum(['up', 'suspect', 'down']),
+  nowMs,
+});
+const setWeight = z.strictObject({ kind: z.literal('setWeight'), node: number, weight: number });
+const setLabels = z.strictObject({ kind: z.literal('setLabels'), node: number, labels });
+const drain = z.strictObject({ kind: z.literal('drain'), node: number, nowMs });
+const undrain = z.strictObject({ kind: z.literal('undrain'), node: number, nowMs });
+const removeNode = z.strictObject({
+  kind: z.literal('removeNode'),
+  node: number,
+  force: z.boolean(),
+  nowMs,
+});
+const addReplica = z.strictObject({ kind: z.literal('addReplica'), shard: number, node: number });
+const removeReplica = z.strictObject({
+  kind: z.literal('removeReplica'),
+  shard: number,
+  node: number,
+});
+const replaceReplica = z.strictObject({
+  kind: z.literal('replaceReplica'),
+  shard: number,
+  from: number,
+  to: number,
+  nowMs,
+});
+/** A shard without slots, to be filled by migrations. */
+const createShard = z.strictObject({ kind: z.literal('createShard'), replication: number });
+const setSetting = z.strictObject({ kind: z.literal('setSetting'), name: text, value: number });
+const endOperation = z.strictObject({
+  kind: z.literal('endOperation'),
+  id: number,
+  /** `running`: it goes on, only its progress is written down. */
+  state: z.enum(['running', 'done', 'failed', 'cancelled']),
+  progress: text,
+  nowMs,
+});
+/** Replicas of nodes that have one stay as they are; the others get new ids. */
+const setMetadata = z.strictObject({
+  kind: z.literal('setMetadata'),
+  nodes: z.array(number).readonly(),
+});
+
+const commandSchema = z
+  .discriminatedUnion('kind', [
+    init,
+    addNode,
+    setNodeState,
+    setWeight,
+    setLabels,
+    drain,
+    undrain,
+    removeNode,
+    addReplica,
+    removeReplica,
+    replaceReplica,
+    createShard,
+    setSetting,
+    endOperation,
+    setMetadata,
+  ])
+  .readonly();
+
+const envelopeSchema = z
+  .strictObject({
+    version: z.literal(commandVersion),
+    /** Only to be applied at this version of the topology; undefined: at any. */
+    ifVersion: number.int().nonnegative().exactOptional(),
+    command: commandSchema,
+  })
+  .readonly();
+
+export type MetaCommand = z.output<typeof commandSchema>;
+export type CommandOf<K extends MetaCommand['kind']> = Extract<MetaCommand, { readonly kind: K }>;
+
+export interface ReceivedCommand {
+  readonly command: MetaCommand;
+  readonly ifVersion?: number;
+}
+
+/** Ids that a command gave out, or those that an earlier one like it gave out. */
+export interface Issued {
+  readonly node?: number;
+  readonly shard?: number;
+  readonly replica?: number;
+  readonly operation?: number;
+}
+
+export type RefusalReason =
+  | 'noCluster'
+  | 'initTwice'
+  | 'badClusterId'
+  | 'badNode'
+  | 'badAddress'
+  | 'badLabels'
+  | 'badWeight'
+  | 'badReplication'
+  | 'badShardCount'
+  | 'badSetting'
+  | 'badMetadata'
+  | 'addressTaken'
+  | 'notEnoughHosts'
+  | 'sharedHost'
+  | 'unknownNode'
+  | 'nodeRemoved'
+  | 'nodeNotUp'
+  | 'nodeDraining'
+  | 'replicasLeft'
+  | 'unknownShard'
+  | 'unknownReplica'
+  | 'lastReplica'
+  | 'quorumAtRisk'
+  | 'tooManyReplicas'
+  | 'tooManyNodes'
+  | 'tooManyShards'
+  | 'operationRunning'
+  | 'unknownOperation'
+  | 'operationEnded'
+  | 'versionMoved'
+  | 'futureVersion';
+
+/** Nothing was changed. The message names the thing, the limit and what to do. */
+export interface Refusal {
+  readonly kind: 'refused';
+  readonly reason: RefusalReason;
+  readonly message: string;
+}
+
+export type MetaResult =
+  | {
+      readonly kind: 'done';
+      /** False for a repetition or a no-op; the version stays then. */
+      readonly changed: boolean;
+      readonly version: number;
+      readonly issued: Issued;
+    }
+  | (Refusal & { readonly version: number });
+
+/** Throws for a command of the wrong shape (a weight that is no number, say). */
+export function encodeMetaCommand(command: MetaCommand, ifVersion?: number): Uint8Array {
+  const envelope = envelopeSchema.parse({
+    version: commandVersion,
+    ...(ifVersion === undefined ? {} : { ifVersion }),
+    command,
+  });
+  return Buffer.from(JSON.stringify(envelope), 'utf8');
+}
+
+/** Throws for whatever this program does not know; then the node must stop (rule D16). */
+export function decodeMetaCommand(bytes: Uint8Array): ReceivedCommand {
+  try {
+    return envelopeSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new Error(
+      `metadata command that this program does not know (it knows version ${commandVersion}): ` +
+        `upgrade this node.\n${reason}`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,260 @@
+/**
+ * The topology in the engine: a head, and one small piece per node, shard, sixteenth of the slots and
+ * operation, so that a change writes what it changed and no more. JSON; lists of numbers where there
+ * are many. Format version 1, in the head.
+ *
+ * The bytes are a function of the topology alone, not of the way it came about: replicas that applied
+ * the same entries in other batches hold the same bytes (R41).
+ */
+import { z } from 'zod';
+import { groupId, nodeId, replicaId } from '../../raft/index.js';
+import { slotCount } from '../router/slot.js';
+import type { SlotRange } from './slot-map.js';
+import {
+  noCluster,
+  type NodeRecord,
+  type OperationRecord,
+  type ReplicaRecord,
+  type ShardRecord,
+  type Topology,
+} from './topology.js';
+
+/** Piece by name; undefined: to be deleted. */
+export type PieceChanges = ReadonlyMap<string, string | undefined>;
+
+/** All names begin with it and lie before `behindPieces`, in the order of bytes. */
+export const pieceStart = 'map/';
+export const behindPieces = 'map0';
+
+const formatVersion = 1;
+const headName = `${pieceStart}head`;
+const blockSlots = 1024;
+
+const int = z.number().int().nonnegative();
+const ints = z.array(int);
+const node = int.transform(nodeId);
+const group = int.transform(groupId);
+const replica = z.strictObject({ replica: int.transform(replicaId), node });
+
+const headSchema = z.strictObject({
+  format: z.literal(formatVersion),
+  clusterId: z.string(),
+  birth: z.string(),
+  version: int,
+  metadata: z.array(replica),
+  settings: z.record(z.string(), int),
+  next: z.strictObject({ node: int, replica: int, shard: int, operation: int }),
+});
+const nodeSchema = z.strictObject({
+  id: node,
+  directoryId: z.string(),
+  peerAddress: z.string(),
+  clientAddress: z.string(),
+  labels: z.record(z.string(), z.string()),
+  weight: int,
+  state: z.enum(['up', 'suspect', 'down', 'draining', 'removed']),
+  stateSinceMs: int,
+});
+/** id, replication, replicas and founders as [replica, node, ...] (0: the same), birth slots. */
+const shardSchema = z.tuple([group, int, ints, z.union([z.literal(0), ints]), ints]);
+const operationSchema = z.strictObject({
+  id: int,
+  kind: z.enum(['replaceReplica', 'drainNode', 'removeNode']),
+  what: z.string(),
+  node,
+  replacement: z.strictObject({ shard: group, from: replica, to: replica }).exactOptional(),
+  state: z.enum(['running', 'done', 'failed', 'cancelled']),
+  progress: z.string(),
+  sinceMs: int,
+});
+
+/** What must be written so that pieces of `before` become pieces of `after`. */
+export function changedPieces(before: Topology, after: Topology): PieceChanges {
+  const pieces = new Map<string, string | undefined>();
+  if (before === after) return pieces;
+  pieces.set(headName, headPiece(after));
+  compare(before.nodes, after.nodes, (id) => pieceName('node', id), nodePiece, pieces);
+  compare(before.shards, after.shards, (id) => pieceName('shard', id), shardPiece, pieces);
+  compare(
+    before.operations,
+    after.operations,
+    (id) => pieceName('operation', id),
+    operationPiece,
+    pieces,
+  );
+  if (before.slots !== after.slots) compareSlots(before.slots, after.slots, pieces);
+  return pieces;
+}
+
+/** From pieces in the order of their names. None: there is no cluster yet. */
+export function joinPieces(pieces: Iterable<readonly [name: string, text: string]>): Topology {
+  let head: Omit<Topology, 'nodes' | 'shards' | 'slots' | 'operations'> = noCluster;
+  const nodes: NodeRecord[] = [];
+  const shards: ShardRecord[] = [];
+  const slots: SlotRange[] = [];
+  const operations: OperationRecord[] = [];
+  for (const [name, text] of pieces) {
+    const value: unknown = JSON.parse(text);
+    const kind = name.slice(pieceStart.length).split('/')[0];
+    if (kind === 'head') {
+      const { format: _, ...fields } = headSchema.parse(value);
+      head = fields;
+    } else if (kind === 'node') nodes.push(nodeSchema.parse(value));
+    else if (kind === 'shard') shards.push(shardOf(shardSchema.parse(value)));
+    else if (kind === 'slots') appendSlots(slots, ints.parse(value));
+    else if (kind === 'operation') operations.push(operationSchema.parse(value));
+    else throw new Error(`a piece of the topology that this program does not know: ${name}`);
+  }
+  return { ...head, nodes, shards, slots, operations };
+}
+
+function pieceName(kind: string, number: number): string {
+  return `${pieceStart}${kind}/${String(number).padStart(10, '0')}`;
+}
+
+/** Values are never changed in place: the same object has the same piece. */
+function compare<T extends { readonly id: number }>(
+  before: readonly T[],
+  after: readonly T[],
+  nameOf: (id: number) => string,
+  pieceOf: (value: T) => string,
+  pieces: Map<string, string | undefined>,
+): void {
+  if (before === after) return;
+  const gone = new Map(before.map((each) => [each.id, each]));
+  for (const each of after) {
+    if (gone.get(each.id) !== each) pieces.set(nameOf(each.id), pieceOf(each));
+    gone.delete(each.id);
+  }
+  for (const id of gone.keys()) pieces.set(nameOf(id), undefined);
+}
+
+function headPiece({ clusterId, birth, version, metadata, settings, next }: Topology): string {
+  const sorted = Object.fromEntries(Object.entries(settings).toSorted(byName));
+  return JSON.stringify({
+    format: formatVersion,
+    clusterId,
+    birth,
+    version,
+    metadata: metadata.map(plainReplica),
+    settings: sorted,
+    next: {
+      node: next.node,
+      replica: next.replica,
+      shard: next.shard,
+      operation: next.operation,
+    },
+  });
+}
+
+/** Field by field here and below: the order of fields must not depend on who made the object. */
+function nodePiece(each: NodeRecord): string {
+  const { id, directoryId, peerAddress, clientAddress, labels, weight } = each;
+  return JSON.stringify({
+    id,
+    directoryId,
+    peerAddress,
+    clientAddress,
+    labels: Object.fromEntries(Object.entries(labels).toSorted(byName)),
+    weight,
+    state: each.state,
+    stateSinceMs: each.stateSinceMs,
+  });
+}
+
+function shardPiece({ id, replication, replicas, founders, birthSlots }: ShardRecord): string {
+  const now = replicas.flatMap((each) => [each.replica, each.node]);
+  const first = founders.flatMap((each) => [each.replica, each.node]);
+  const same = JSON.stringify(now) === JSON.stringify(first);
+  const slots = birthSlots.flatMap((range) => [range.first, range.last]);
+  return JSON.stringify([id, replication, now, same ? 0 : first, slots]);
+}
+
+function shardOf([id, replication, now, first, slots]: z.output<typeof shardSchema>): ShardRecord {
+  const replicas = pairs(now).map(replicaOf);
+  return {
+    id,
+    replicas,
+    replication,
+    founders: first === 0 ? replicas : pairs(first).map(replicaOf),
+    birthSlots: pairs(slots).map(([from, to]) => ({ first: from, last: to })),
+  };
+}
+
+function operationPiece(operation: OperationRecord): string {
+  const { id, kind, what, node: from, replacement, state, progress, sinceMs } = operation;
+  return JSON.stringify({
+    id,
+    kind,
+    what,
+    node: from,
+    ...(replacement === undefined
+      ? {}
+      : {
+          replacement: {
+            shard: replacement.shard,
+            from: plainReplica(replacement.from),
+            to: plainReplica(replacement.to),
+          },
+        }),
+    state,
+    progress,
+    sinceMs,
+  });
+}
+
+/** Ranges that reach over blocks are cut at their borders, and joined again when read. */
+function compareSlots(
+  before: readonly SlotRange[],
+  after: readonly SlotRange[],
+  pieces: Map<string, string | undefined>,
+): void {
+  const old = slotBlocks(before);
+  slotBlocks(after).forEach((text, block) => {
+    if (text !== old[block]) pieces.set(pieceName('slots', block), text);
+  });
+}
+
+/** Each block as [first, shard, epoch, ...]; a range ends where the next begins. */
+function slotBlocks(ranges: readonly SlotRange[]): readonly string[] {
+  if (ranges.length === 0) return [];
+  const blocks = Array.from({ length: slotCount / blockSlots }, (): number[] => []);
+  for (const { first, last, shard, epoch } of ranges) {
+    const end = Math.floor(last / blockSlots);
+    for (let block = Math.floor(first / blockSlots); block <= end; block++)
+      blocks[block]?.push(Math.max(first, block * blockSlots), shard, epoch);
+  }
+  return blocks.map((block) => JSON.stringify(block));
+}
+
+function appendSlots(slots: SlotRange[], block: readonly number[]): void {
+  const blockFirst = block[0] ?? 0;
+  const blockLast = blockFirst - (blockFirst % blockSlots) + blockSlots - 1;
+  for (let at = 0; at < block.length; at += 3) {
+    const [first = 0, shard = 0, epoch = 0] = block.slice(at, at + 3);
+    const last = (block[at + 3] ?? blockLast + 1) - 1;
+    const before = slots.at(-1);
+    if (before?.shard === shard && before.epoch === epoch)
+      slots[slots.length - 1] = { ...before, last };
+    else slots.push({ first, last, shard, epoch });
+  }
+}
+
+function plainReplica({ replica: id, node: on }: ReplicaRecord): ReplicaRecord {
+  return { replica: id, node: on };
+}
+
+function replicaOf([id, on]: readonly [number, number]): ReplicaRecord {
+  return { replica: replicaId(id), node: nodeId(on) };
+}
+
+function pairs(flat: readonly number[]): readonly (readonly [number, number])[] {
+  return Array.from({ length: flat.length / 2 }, (_, at) => [
+    flat[2 * at] ?? 0,
+    flat[2 * at + 1] ?? 0,
+  ]);
+}
+
+function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
