@@ -147,8 +147,8 @@ function withShards(topology: Topology, command: Init, placement: Placement): To
   const { shards: count, replication } = command;
   let { replica } = topology.next;
   const issue = (node: NodeId): ReplicaRecord => ({ replica: replicaId(replica++), node });
-  const shards = Array.from({ length: count }, (_, at): ShardRecord => {
-    const replicas = placement.placeShard(replication).map(issue);
+  const shards = placement.placeShards(count, replication).map((nodes, at): ShardRecord => {
+    const replicas = nodes.map(issue);
     const first = Math.floor((at * slotCount) / count);
     const last = Math.floor(((at + 1) * slotCount) / count) - 1;
     const birthSlots = [{ first, last }];

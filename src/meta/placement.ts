@@ -7,6 +7,7 @@
  * other, unequal ones in proportion, except that no host can have more than one replica of a shard.
  */
 import type { NodeId } from '../../raft/index.js';
+import { spreadLeaders } from './leader-spread.js';
 import { hostOf, presentReplicas, type NodeRecord, type Topology } from './topology.js';
 
 interface Load {
@@ -49,6 +50,13 @@ export class Placement {
   /** The most replicas that a shard can have. */
   get hostCount(): number {
     return this.hosts.length;
+  }
+
+  /** Nodes for the first shards of a cluster, as `placeShard`, with leaders evened out over all. */
+  placeShards(count: number, replication: number): readonly (readonly NodeId[])[] {
+    const placed = Array.from({ length: count }, () => this.placeShard(replication));
+    const nodes = this.hosts.flatMap((host) => host.nodes);
+    return spreadLeaders(placed, new Map(nodes.map(({ id, weight }) => [id, weight])));
   }
 
   /** Nodes for a new shard, the one to lead it first; counted from now on. */
@@ -95,7 +103,8 @@ export function placeReplacement(
     const record = topology.nodes.find(({ id }) => id === node);
     if (record !== undefined && node !== leaving) taken.add(hostOf(record));
   }
-  return Placement.of(topology).placeReplica(taken);
+  const others = topology.nodes.filter(({ id }) => id !== leaving);
+  return Placement.of({ ...topology, nodes: others }).placeReplica(taken);
 }
 
 /** Failure domains among these nodes. */

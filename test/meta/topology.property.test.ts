@@ -1,0 +1,175 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { applyCommand } from '../../src/meta/apply-command.js';
+import { decodeMetaCommand, encodeMetaCommand, type MetaCommand } from '../../src/meta/commands.js';
+import { changedPieces, joinPieces } from '../../src/meta/topology-pieces.js';
+import { noCluster, type Topology } from '../../src/meta/topology.js';
+import { after, firstNode, initOf, joinOf } from './clusters.js';
+import { deeplyFrozen, TopologyCheck } from './topology-check.js';
+
+const number = fc.integer({ min: 1, max: 9 });
+const shard = fc.integer({ min: 1, max: 6 });
+const nowMs = fc.integer({ min: 0, max: 10_000 });
+const host = fc.constantFrom('a', 'b', 'c', 'd', 'e');
+const labels: fc.Arbitrary<Record<string, string>> = fc.oneof(
+  fc.constant({}),
+  host.map((name) => ({ host: name })),
+);
+const weight = fc.oneof(fc.integer({ min: 1, max: 1000 }), fc.constantFrom(0, -1, 0.5, 1e9));
+const of = <K extends MetaCommand['kind']>(kind: K): fc.Arbitrary<K> => fc.constant(kind);
+
+const command: fc.Arbitrary<MetaCommand> = fc.oneof(
+  fc
+    .tuple(number, labels, weight, fc.option(number, { freq: 5 }))
+    .map(([id, labelled, heavy, address]) =>
+      joinOf(id, {
+        labels: labelled,
+        weight: heavy,
+        ...(address === null ? {} : { peerAddress: `node-${address}:7401` }),
+      }),
+    ),
+  fc.record({
+    kind: of('setNodeState'),
+    node: number,
+    state: fc.constantFrom('up', 'up', 'suspect', 'down'),
+    nowMs,
+  }),
+  fc.record({ kind: of('setWeight'), node: number, weight }),
+  fc.record({ kind: of('setLabels'), node: number, labels }),
+  fc.record({ kind: of('drain'), node: number, nowMs }),
+  fc.record({ kind: of('undrain'), node: number, nowMs }),
+  fc.record({ kind: of('removeNode'), node: number, force: fc.boolean(), nowMs }),
+  fc.record({ kind: of('addReplica'), shard, node: number }),
+  fc.record({ kind: of('removeReplica'), shard, node: number }),
+  fc.record({ kind: of('replaceReplica'), shard, from: number, to: number, nowMs }),
+  fc.record({ kind: of('replaceReplica'), shard, from: number, to: number, nowMs }),
+  fc.record({ kind: of('createShard'), replication: fc.integer({ min: 0, max: 8 }) }),
+  fc.record({
+    kind: of('setSetting'),
+    name: fc.constantFrom('replaceAfterMs', 'suspectAfterMs', 'downAfterMs', 'repairsMax', 'x'),
+    value: fc.integer({ min: -1, max: 20_000 }),
+  }),
+  fc.record({
+    kind: of('endOperation'),
+    id: fc.integer({ min: 1, max: 12 }),
+    state: fc.constantFrom('running', 'done', 'failed', 'cancelled'),
+    progress: fc.constantFrom('', '1 of 2', 'x'.repeat(2000)),
+    nowMs,
+  }),
+  fc.record({ kind: of('setMetadata'), nodes: fc.array(number, { maxLength: 5 }) }),
+  fc.constant(initOf([firstNode(1)])),
+);
+
+const first = fc
+  .tuple(
+    fc.array(labels, { minLength: 4, maxLength: 6 }),
+    fc.integer({ min: 1, max: 4 }),
+    fc.integer({ min: 1, max: 3 }),
+  )
+  .map(([all, shards, replication]) => {
+    const nodes = all.map((each, at) => firstNode(at + 1, at < 3 ? {} : { labels: each }));
+    return initOf(nodes, { shards, replication });
+  });
+
+/** One history with every check after every command; what happened is counted. */
+function play(commands: readonly MetaCommand[], happened?: Map<string, number>): Topology {
+  const check = new TopologyCheck();
+  const pieces = new Map<string, string>();
+  let topology = noCluster;
+  for (const each of commands) {
+    const before = deeplyFrozen(topology);
+    const { topology: next, result } = applyCommand(
+      before,
+      decodeMetaCommand(encodeMetaCommand(each)),
+    );
+    const changed = result.kind === 'done' && result.changed;
+    const what = changed ? each.kind : result.kind === 'refused' ? result.reason : 'unchanged';
+    happened?.set(what, (happened.get(what) ?? 0) + 1);
+    expect(result.version).to.equal(before.version + (changed ? 1 : 0));
+    expect(next.version).to.equal(result.version);
+    if (changed) expect({ ...next, version: before.version }).to.not.deep.equal(before);
+    else expect(next).to.equal(before);
+    for (const [name, text] of changedPieces(before, next)) {
+      if (text === undefined) pieces.delete(name);
+      else pieces.set(name, text);
+    }
+    check.check(next);
+    topology = next;
+  }
+  expect(joinPieces([...pieces].toSorted(([a], [b]) => (a < b ? -1 : 1)))).to.deep.equal(topology);
+  return topology;
+}
+
+describe('any sequence of metadata commands', () => {
+  it('D01: keeps slots owned once, replicas apart, ids and versions for ever, and restarts equal', () => {
+    const happened = new Map<string, number>();
+    fc.assert(
+      fc.property(first, fc.array(command, { maxLength: 60, size: 'max' }), (init, commands) => {
+        play([init, ...commands], happened);
+      }),
+      { numRuns: 150 },
+    );
+    // A history in which something never happens proves nothing of it.
+    for (const kind of [
+      'init',
+      'addNode',
+      'setNodeState',
+      'setWeight',
+      'setLabels',
+      'drain',
+      'undrain',
+      'removeNode',
+      'addReplica',
+      'removeReplica',
+      'replaceReplica',
+      'createShard',
+      'setSetting',
+      'endOperation',
+      'setMetadata',
+      'initTwice',
+      'addressTaken',
+      'badWeight',
+      'sharedHost',
+      'nodeRemoved',
+      'nodeNotUp',
+      'replicasLeft',
+      'lastReplica',
+      'quorumAtRisk',
+      'operationRunning',
+      'operationEnded',
+    ])
+      expect(happened.get(kind) ?? 0, `${kind} happened`).to.be.greaterThan(0);
+  });
+
+  it('R41: equal commands make equal topologies, down to the order of fields', () => {
+    fc.assert(
+      fc.property(first, fc.array(command, { maxLength: 40 }), (init, commands) => {
+        const [one, two] = [play([init, ...commands]), play([init, ...commands])];
+        expect(JSON.stringify(one)).to.equal(JSON.stringify(two));
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it('reads any slot map back from its pieces', () => {
+    const base = after(noCluster, initOf([firstNode(1)], { shards: 3 }));
+    const borders = fc.uniqueArray(fc.integer({ min: 1, max: 16_383 }), { maxLength: 300 });
+    fc.assert(
+      fc.property(borders, fc.array(fc.nat(2), { minLength: 301, maxLength: 301 }), (cuts, by) => {
+        const firsts = [0, ...cuts.toSorted((a, b) => a - b)];
+        const slots = firsts.map((from, at) => ({
+          first: from,
+          last: (firsts[at + 1] ?? 16_384) - 1,
+          shard: 1 + (at % 3),
+          epoch: 1 + (by[at] ?? 0),
+        }));
+        const topology = { ...base, slots };
+        const pieces = [...changedPieces(noCluster, topology)].map(
+          ([name, text]): [string, string] => [name, text ?? ''],
+        );
+        expect(joinPieces(pieces.toSorted(([a], [b]) => (a < b ? -1 : 1)))).to.deep.equal(topology);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
