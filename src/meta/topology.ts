@@ -3,7 +3,7 @@
  * holds a copy that may be old; nothing is decided by a copy.
  */
 import type { GroupId, NodeId, ReplicaId } from '../../raft/index.js';
-import type { SlotRange } from './slot-map.js';
+import type { SlotMap, SlotRange } from './slot-map.js';
 
 /** `suspect` and `down`: its connections are gone, for short or long. `draining`: its replicas leave. */
 export type NodeState = 'up' | 'suspect' | 'down' | 'draining' | 'removed';
@@ -128,6 +128,11 @@ export function shardRecordOf(topology: Topology, id: number): ShardRecord | und
 export function hostOf(node: NodeRecord): string {
   const label = node.labels['host'];
   return label === undefined ? `node ${node.id}` : `host ${label}`;
+}
+
+/** What routers need of it: undefined before there is a cluster. */
+export function slotMapOf({ version, slots }: Topology): SlotMap | undefined {
+  return version === 0 ? undefined : { version, ranges: slots };
 }
 
 /** The running replacement of a shard: there is never more than one. */

@@ -1,6 +1,12 @@
 import { expect } from 'chai';
-import type { MetaCommand } from '../../src/meta/commands.js';
-import { noCluster, nodeOf, shardRecordOf, type Topology } from '../../src/meta/topology.js';
+import { decodeMetaCommand, encodeMetaCommand, type MetaCommand } from '../../src/meta/commands.js';
+import {
+  noCluster,
+  nodeOf,
+  shardRecordOf,
+  slotMapOf,
+  type Topology,
+} from '../../src/meta/topology.js';
 import { after, apply, clusterOf, directoryOf, firstNode, initOf, joinOf } from './clusters.js';
 
 function issuedBy(topology: Topology, command: MetaCommand): unknown {
@@ -120,9 +126,32 @@ describe('nodes of the cluster', () => {
     expect(replicasOf(force(4), 1)).to.deep.equal(before);
   });
 
+  it('takes label names that every object has for plain names, or refuses them', () => {
+    const cluster = clusterOf(1);
+    const labels = { constructor: 'x', hasownproperty: 'y' };
+    const named = after(cluster, { kind: 'setLabels', node: 1, labels });
+    expect(nodeOf(named, 1)?.labels).to.deep.equal(labels);
+    const wicked: Record<string, string> = JSON.parse('{"__proto__":"x"}');
+    const command = encodeMetaCommand({
+      kind: 'setLabels',
+      node: 1,
+      labels: wicked,
+    });
+    const { topology } = apply(named, decodeMetaCommand(command).command);
+    expect(Object.getPrototypeOf(nodeOf(topology, 1)?.labels)).to.equal(Object.prototype);
+  });
+
   it('nodes without a host label are hosts of their own, whatever the labels of others say', () => {
     const nodes = [firstNode(1), firstNode(2, { labels: { host: '1' } })];
     expect(after(noCluster, initOf(nodes)).shards[0]?.replicas).to.have.length(2);
+  });
+});
+
+describe('slot map of a topology', () => {
+  it('is the version and ranges that routers take, once there is a cluster', () => {
+    expect(slotMapOf(noCluster)).to.equal(undefined);
+    const { slots } = clusterOf(3, { shards: 2 });
+    expect(slotMapOf(clusterOf(3, { shards: 2 }))).to.deep.equal({ version: 1, ranges: slots });
   });
 });
 
