@@ -191,6 +191,46 @@ export interface StatusRequest {
   readonly reserved?: never;
 }
 
+export interface InitClusterRequest {
+  shards: number;
+  replicas: number;
+}
+
+export interface GetTopologyRequest {
+  readonly reserved?: never;
+}
+
+export interface TopologyReply {
+  clusterId: string;
+  version: number;
+  nodes: NodeInfo[];
+  shards: ShardInfo[];
+  slots: SlotRangeInfo[];
+}
+
+export interface NodeInfo {
+  nodeId: number;
+  peerAddress: string;
+  clientAddress: string;
+  labels: string[];
+  weight: number;
+  state: string;
+}
+
+export interface ShardInfo {
+  shardId: number;
+  replicas: number[];
+  nodes: number[];
+  replication: number;
+}
+
+export interface SlotRangeInfo {
+  first: number;
+  last: number;
+  shardId: number;
+  epoch: number;
+}
+
 export interface GroupStatusMessage {
   groupId: number;
   kind: string;

@@ -44,6 +44,18 @@ const rules: readonly Rule[] = [
   { from: 'src/router/slot.ts', may: [] },
   { from: 'src/router', may: [...observe, 'src/meta/slot-map.ts', 'src/shard', 'src/group'] },
   {
+    from: 'src/cluster',
+    may: [
+      ...observe,
+      'raft/index.ts',
+      'storage/index.ts',
+      'src/group',
+      'src/shard',
+      'src/meta',
+      'src/router',
+    ],
+  },
+  {
     from: 'src/api',
     may: [...observe, 'proto', 'src/router', 'src/shard', 'src/group', 'src/meta', 'src/config'],
   },

@@ -4,14 +4,14 @@
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { groupId, nodeId, replicaId, type Member, type NodeId } from '../raft/index.js';
+import { groupId, nodeId, replicaId, type NodeId } from '../raft/index.js';
 import { MemoryEngine, RaftLog, RocksEngine, type Engine } from '../storage/index.js';
-import type { GroupStatusMessage, StatusReply } from '../proto/messages.js';
+import type { GroupStatusMessage, InitClusterRequest, StatusReply } from '../proto/messages.js';
 import { adminMethods, type AdminGroup } from './api/admin-service.js';
 import { BatchService, batchPath } from './api/batch-service.js';
 import { ClientListener } from './api/client-listener.js';
 import { Deadlines } from './api/deadlines.js';
-import { Dispatch } from './api/dispatch.js';
+import { Dispatch, type Route } from './api/dispatch.js';
 import { Forwarder } from './api/forwarder.js';
 import { GrpcDoor } from './api/grpc-door.js';
 import { createGrpcServer, type GrpcServer } from './api/grpc-server.js';
@@ -19,31 +19,38 @@ import { HttpEndpoint } from './api/http-endpoint.js';
 import { KvService } from './api/kv-service.js';
 import type { ApiLimits } from './api/limits.js';
 import { defaultLimits } from './api/limits.js';
-import { ScanService } from './api/scan-service.js';
+import { ScanService, scanPagePath } from './api/scan-service.js';
 import { UnaryDoor } from './api/unary-door.js';
+import { ClusterView } from './cluster/cluster-view.js';
+import { LocalShards } from './cluster/local-shards.js';
+import { Metadata } from './cluster/metadata.js';
 import { formatAddress } from './config/address.js';
+import { KvError } from './errors.js';
 import type { Config } from './config/config.js';
 import { Identity } from './config/identity.js';
-import type { Group } from './group/group.js';
 import { Host, type HostedGroup, type RaftSettings } from './group/host.js';
-import { encodeMetaCommand, MetaMachine, type MetaResult } from './meta/meta-machine.js';
-import { wholeMap } from './meta/slot-map.js';
+import { MetaMachine, type MetaResult } from './meta/meta-machine.js';
+import type { Topology } from './meta/topology.js';
 import { DiskSpace } from './observe/disk-space.js';
 import type { Clock } from './observe/clock.js';
 import type { Log } from './observe/log.js';
 import { LoopDelayMeter } from './observe/loop-delay.js';
 import { Metrics } from './observe/metrics.js';
-import { Router } from './router/router.js';
-import type { CommandResult } from './shard/command.js';
-import { ShardMachine } from './shard/shard-machine.js';
-import { Shard } from './shard/shard.js';
+import type { Slot } from './router/slot.js';
+import { startOf } from './shard/scan-cursor.js';
 import { TcpTransport } from './transport/tcp-transport.js';
 
 const MiB = 1024 * 1024;
 const metadataGroup = groupId(0);
-const firstShard = groupId(1);
 const handOverMs = 2000;
 const drainMs = 1000;
+
+interface Parts {
+  readonly metadata: Metadata;
+  readonly shards: LocalShards;
+  readonly view: ClusterView;
+  readonly disk: DiskSpace;
+}
 
 export interface NodeOptions {
   readonly config: Config;
@@ -65,29 +72,26 @@ interface Foundations {
 export class QuorateNode {
   private readonly options: NodeOptions;
   private readonly foundations: Foundations;
-  private readonly shard: Shard;
-  private readonly shardGroup: Group<CommandResult>;
+  private readonly metadata: Metadata;
+  private readonly shards: LocalShards;
+  private readonly view: ClusterView;
   private readonly disk: DiskSpace;
   private readonly deadlines: Deadlines;
   private readonly forwarder: Forwarder;
   private readonly loopDelay = new LoopDelayMeter();
-  private readonly router = new Router(wholeMap(firstShard));
   private readonly startedMs: number;
   private listener: ClientListener | undefined;
   private endpoint: HttpEndpoint | undefined;
   private grpc: GrpcServer | undefined;
   private stopHealth: () => void = () => undefined;
 
-  private constructor(
-    options: NodeOptions,
-    foundations: Foundations,
-    services: { shard: Shard; shardGroup: Group<CommandResult>; disk: DiskSpace },
-  ) {
+  private constructor(options: NodeOptions, foundations: Foundations, parts: Parts) {
     this.options = options;
     this.foundations = foundations;
-    this.shard = services.shard;
-    this.shardGroup = services.shardGroup;
-    this.disk = services.disk;
+    this.metadata = parts.metadata;
+    this.shards = parts.shards;
+    this.view = parts.view;
+    this.disk = parts.disk;
     this.deadlines = new Deadlines(options.clock);
     this.forwarder = new Forwarder(options.clock);
     this.startedMs = options.clock.monotonicMs();
@@ -97,31 +101,23 @@ export class QuorateNode {
   static async open(options: NodeOptions): Promise<QuorateNode> {
     const { config, log, clock, onFatal } = options;
     const foundations = await layFoundations(options);
-    const { host, engine } = foundations;
-    const members = config.initialCluster.map(({ node }): Member => ({
-      id: replicaId(node),
-      node: nodeId(node),
-    }));
-    const replica = replicaId(config.nodeId);
-
-    let meta: MetaMachine | undefined;
-    const metaGroup = await host.addGroup<MetaResult>({
-      id: metadataGroup,
-      replica,
-      firstMembers: members,
-      createMachine: (prefix) => (meta = new MetaMachine(engine, prefix)),
+    const { host, engine, raftLog, transport } = foundations;
+    const shards = new LocalShards({
+      node: nodeId(config.nodeId),
+      host,
+      engine,
+      clock,
+      log,
+      onFatal,
+      isConnected: (node) => transport.peers().some((peer) => peer.node === node && peer.connected),
     });
-    let machine: ShardMachine | undefined;
-    const shardGroup = await host.addGroup<CommandResult>({
-      id: firstShard,
-      replica,
-      firstMembers: members,
-      createMachine: (prefix) => (machine = new ShardMachine(engine, prefix)),
+    // Before the topology is known: a restarted node votes and serves with what it had.
+    await shards.recover(raftLog.recovered.filter(({ group }) => group !== metadataGroup));
+    const view = new ClusterView();
+    const metadata = await openMetadata(options, foundations, (topology) => {
+      view.update(topology);
+      shards.follow(topology);
     });
-    if (meta === undefined || machine === undefined)
-      throw new Error('a group was opened without its state machine');
-    bootstrapWhenLeading(meta, metaGroup, config, log);
-    const shard = new Shard({ group: shardGroup, machine, clock, log, onFatal });
     const disk = await DiskSpace.open({
       directory: config.dataDirectory,
       reserveBytes: config.diskReserveMib * MiB,
@@ -137,7 +133,7 @@ export class QuorateNode {
         );
       },
     });
-    const node = new QuorateNode(options, foundations, { shard, shardGroup, disk });
+    const node = new QuorateNode(options, foundations, { metadata, shards, view, disk });
     await node.serve();
     return node;
   }
@@ -152,7 +148,7 @@ export class QuorateNode {
     await host.handOver(handOverMs);
     await this.listener?.close(drainMs);
     await this.endpoint?.close();
-    this.shard.close();
+    this.shards.close();
     await host.close();
     this.deadlines.close();
     this.forwarder.close();
@@ -168,15 +164,20 @@ export class QuorateNode {
     const dispatch = new Dispatch({
       clock,
       forwarder: this.forwarder,
-      shardOf: (slot) => (this.router.shardOf(slot) === firstShard ? this.shard : undefined),
+      routeOf: (slot) => this.routeOf(slot),
+      startOf: (page) => startOf(page).slot,
       addressOf: (node) => this.clientAddressOf(node),
-      mapVersion: () => this.router.version,
+      mapVersion: () => this.view.version,
       diskFull: () => this.disk.full,
     });
     const kv = new KvService({ dispatch, limits });
     const batches = new BatchService({ dispatch, limits, clock, deadlines: this.deadlines });
     const scans = new ScanService({ dispatch, limits, clock, deadlines: this.deadlines });
-    const unaryMethods = new Map([...kv.unaryMethods, [batchPath, batches.unary] as const]);
+    const unaryMethods = new Map([
+      ...kv.unaryMethods,
+      [batchPath, batches.unary] as const,
+      [scanPagePath, scans.unaryPage] as const,
+    ]);
     this.grpc = createGrpcServer({
       limits,
       clock,
@@ -189,6 +190,8 @@ export class QuorateNode {
       adminMethods: adminMethods({
         groups: () => this.adminGroups(),
         node: () => this.nodeStatus(),
+        topology: () => this.view.topology,
+        initCluster: (request) => this.initCluster(request),
       }),
     });
     await this.foundations.host.start();
@@ -213,17 +216,65 @@ export class QuorateNode {
     );
   }
 
+  private routeOf(slot: Slot): Route {
+    const record = this.view.shardOf(slot);
+    if (record === undefined) return { kind: 'none', error: noClusterYet() };
+    const local = this.shards.get(record.id);
+    // A replica that is being rebuilt can answer nothing, and another one can.
+    if (local !== undefined && !local.group.isRestoring)
+      return { kind: 'local', shard: local.shard };
+    return { kind: 'remote', shard: this.view.remote(record) };
+  }
+
+  private async initCluster({ shards, replicas }: InitClusterRequest): Promise<Topology> {
+    const { config, clock } = this.options;
+    await this.metadata.run({
+      kind: 'init',
+      clusterId: config.clusterId,
+      nodes: config.initialCluster.map(({ node, peer, client }) => ({
+        id: node,
+        directoryId: this.directoryOf(node),
+        peerAddress: formatAddress(peer),
+        clientAddress: formatAddress(client),
+        labels: {},
+        weight: 100,
+      })),
+      metadata: config.initialCluster.map(({ node }) => ({ replica: node, node })),
+      shards,
+      replication: replicas,
+      nowMs: Math.floor(clock.wallMs()),
+    });
+    return this.view.topology;
+  }
+
+  /** Hexadecimal. A first node must have been heard once before a cluster is made of it. */
+  private directoryOf(node: number): string {
+    const { identity } = this.foundations;
+    const known = node === this.options.config.nodeId ? identity.directoryId : identity.known(node);
+    if (known !== undefined) return Buffer.from(known).toString('hex');
+    throw new KvError(`node ${node} has not been heard yet: start it, then try again`, {
+      code: 'KV_UNAVAILABLE',
+      outcome: 'notApplied',
+      retryAfterMs: 200,
+    });
+  }
+
   private updateHealth(): void {
     const status = this.notReady() === undefined ? 'SERVING' : 'NOT_SERVING';
-    for (const name of ['', 'quorate.v1.KV', `shard/${firstShard}`])
-      this.grpc?.health.setStatus(name, status);
+    for (const name of ['', 'quorate.v1.KV']) this.grpc?.health.setStatus(name, status);
+    for (const { id, group } of this.shards.all()) {
+      const serves = !group.isRestoring && group.leaderNode !== undefined;
+      this.grpc?.health.setStatus(`shard/${id}`, serves ? 'SERVING' : 'NOT_SERVING');
+    }
   }
 
   /** Why requests would fail just now; undefined when they would not. */
   private notReady(): string | undefined {
-    if (this.shardGroup.status().restoring) return 'this replica is being rebuilt from a snapshot';
-    if (!this.shardGroup.isLeader && this.shardGroup.leaderNode === undefined)
-      return 'shard 1 has no leader just now';
+    if (this.view.version === 0) return 'there is no cluster yet: quorate cluster init';
+    for (const { id, group } of this.shards.all()) {
+      if (group.isRestoring) return `its replica of shard ${id} is being rebuilt`;
+      if (group.leaderNode === undefined) return `shard ${id} has no leader just now`;
+    }
     return undefined;
   }
 
@@ -255,6 +306,8 @@ export class QuorateNode {
   }
 
   private clientAddressOf(node: number): string | undefined {
+    const address = this.view.clientAddressOf(node);
+    if (address !== undefined) return address;
     const member = this.options.config.initialCluster.find((each) => each.node === node);
     return member === undefined ? undefined : formatAddress(member.client);
   }
@@ -267,7 +320,7 @@ export class QuorateNode {
       transferLeadership: (to) => group.transferLeadership(to === 0 ? noTarget : replicaId(to)),
       hash: async () => {
         const { appliedIndex, hash } = await group.hash();
-        return { appliedIndex, hash, keys: group.id === firstShard ? this.shard.keys : 0 };
+        return { appliedIndex, hash, keys: this.shards.get(group.id)?.shard.keys ?? 0 };
       },
     }));
   }
@@ -278,11 +331,11 @@ export class QuorateNode {
     const nodeOf = new Map(membership.members.map((member) => [member.id, member.node]));
     const nodesOf = (ids: readonly number[]): number[] =>
       [...nodeOf].filter(([id]) => ids.includes(id)).map(([, node]) => node);
-    const isShard = group.id === firstShard;
+    const shard = this.shards.get(group.id)?.shard;
     const leaderNode = group.leaderNode ?? 0;
     return {
       groupId: group.id,
-      kind: isShard ? 'shard' : 'metadata',
+      kind: group.id === metadataGroup ? 'metadata' : 'shard',
       replicaId: group.replica,
       role: status.role,
       term: status.term,
@@ -294,8 +347,8 @@ export class QuorateNode {
       appliedIndex: status.appliedIndex,
       voters: nodesOf(membership.incoming),
       learners: nodesOf(membership.learners),
-      slots: isShard ? this.shard.slots : 0,
-      keys: isShard ? this.shard.keys : 0,
+      slots: shard?.slots ?? 0,
+      keys: shard?.keys ?? 0,
       restoring: status.restoring,
     };
   }
@@ -432,35 +485,36 @@ function limitsOf(config: Config): ApiLimits {
   return { ...defaultLimits, keyBytesMax, valueBytesMax, requestBytesMax, batchLengthMax };
 }
 
-/** The first leader writes down who the cluster is; any later attempt changes nothing. */
-function bootstrapWhenLeading(
-  meta: MetaMachine,
-  group: Group<MetaResult>,
-  config: Config,
-  log: Log,
-): void {
-  meta.onLeading = ({ leading, clockMedianMs }) => {
-    if (!leading || meta.topology.version > 0) return;
-    const nodes = config.initialCluster.map(({ node, peer, client }) => ({
-      id: node,
-      directoryId: '',
-      peerAddress: formatAddress(peer),
-      clientAddress: formatAddress(client),
-      labels: {},
-      weight: 100,
-    }));
-    const command = encodeMetaCommand({
-      kind: 'init',
-      clusterId: config.clusterId,
-      nodes,
-      metadata: nodes.map(({ id }) => ({ replica: id, node: id })),
-      shards: 1,
-      replication: Math.min(nodes.length, 7),
-      nowMs: Math.max(0, Math.floor(clockMedianMs)),
-    });
-    group.propose(command, (outcome) => {
-      // The next leader tries again if this did not go through.
-      log('info', { outcome: outcome.kind }, 'cluster record proposed');
-    });
-  };
+/** The metadata group of the first nodes: all of them are its voters. */
+async function openMetadata(
+  { config }: NodeOptions,
+  { host, engine }: Foundations,
+  onTopology: (topology: Topology) => void,
+): Promise<Metadata> {
+  let machine: MetaMachine | undefined;
+  const group = await host.addGroup<MetaResult>({
+    id: metadataGroup,
+    replica: replicaId(config.nodeId),
+    firstMembers: config.initialCluster.map(({ node }) => ({
+      id: replicaId(node),
+      node: nodeId(node),
+    })),
+    createMachine: (prefix) => {
+      machine = new MetaMachine(engine, prefix);
+      machine.onTopology = onTopology;
+      return machine;
+    },
+  });
+  if (machine === undefined) throw new Error('the metadata group was opened without its machine');
+  return new Metadata(group, (node) => {
+    const member = config.initialCluster.find((each) => each.node === node);
+    return member === undefined ? '' : formatAddress(member.client);
+  });
+}
+
+function noClusterYet(): KvError {
+  return new KvError(
+    'these nodes are no cluster yet: make one of them with quorate cluster init --shards N --replicas N',
+    { code: 'KV_UNAVAILABLE', outcome: 'notApplied', retryAfterMs: 200 },
+  );
 }

@@ -1,13 +1,16 @@
 /** The Admin service: what a node says of itself, and the little an operator can ask of it. */
 import type {
   GroupStatusMessage,
+  InitClusterRequest,
   ReplicaHashReply,
   ReplicaHashRequest,
   StatusReply,
+  TopologyReply,
   TransferLeaderReply,
   TransferLeaderRequest,
 } from '../../proto/messages.js';
 import { KvError } from '../errors.js';
+import type { Topology } from '../meta/topology.js';
 import type { AdminMethods } from './grpc-server.js';
 import { invalid } from './convert.js';
 
@@ -24,11 +27,15 @@ export interface AdminGroup {
 
 export interface AdminServiceOptions {
   readonly groups: () => readonly AdminGroup[];
+  readonly topology: () => Topology;
+  /** Rejects with KvError, KV_NOT_LEADER among them: only the metadata group's leader does it. */
+  readonly initCluster: (request: InitClusterRequest) => Promise<Topology>;
   /** Everything of the node's status but the groups. */
   readonly node: () => Omit<StatusReply, 'groups'>;
 }
 
-export function adminMethods({ groups, node }: AdminServiceOptions): AdminMethods {
+export function adminMethods(options: AdminServiceOptions): AdminMethods {
+  const { groups, node } = options;
   const find = (id: number): AdminGroup => {
     const known = groups();
     const found = known.find((group) => group.id === id);
@@ -60,7 +67,32 @@ export function adminMethods({ groups, node }: AdminServiceOptions): AdminMethod
   // The decoder of each method made its request of the very type that stands here.
   return {
     Status: () => Promise.resolve({ ...node(), groups: groups().map((group) => group.status()) }),
+    InitCluster: async (request) =>
+      topologyReply(await options.initCluster(request as InitClusterRequest)),
+    GetTopology: () => Promise.resolve(topologyReply(options.topology())),
     TransferLeader: async (request) => Promise.resolve(transfer(request as TransferLeaderRequest)),
     ReplicaHash: async (request) => find((request as ReplicaHashRequest).groupId).hash(),
+  };
+}
+
+function topologyReply({ clusterId, version, nodes, shards, slots }: Topology): TopologyReply {
+  return {
+    clusterId,
+    version,
+    nodes: nodes.map(({ id, peerAddress, clientAddress, labels, weight, state }) => ({
+      nodeId: id,
+      peerAddress,
+      clientAddress,
+      labels: Object.entries(labels).map(([name, value]) => `${name}=${value}`),
+      weight,
+      state,
+    })),
+    shards: shards.map(({ id, replicas, replication }) => ({
+      shardId: id,
+      replicas: replicas.map(({ replica }) => replica),
+      nodes: replicas.map(({ node }) => node),
+      replication,
+    })),
+    slots: slots.map(({ first, last, shard, epoch }) => ({ first, last, shardId: shard, epoch })),
   };
 }

@@ -27,7 +27,7 @@ import {
   resultMessage,
 } from './convert.js';
 import type { Deadlines, Expiring } from './deadlines.js';
-import type { Dispatch } from './dispatch.js';
+import type { Dispatch, ReadResult, WriteRequest } from './dispatch.js';
 import type { ReplySink } from './grpc-server.js';
 import { growsData } from './kv-service.js';
 import type { ApiLimits } from './limits.js';
@@ -236,17 +236,12 @@ class BatchRun {
   private write(share: readonly Placed<Write>[]): void {
     const [first] = share;
     if (first === undefined) return;
-    const operations = share.map(({ at }) => this.operations[at] ?? {});
     this.dispatch.write(
       {
         slot: first.slot,
         writes: share.map(({ what }) => what),
         grows: share.some(({ what }) => growsData(what.operation)),
-        call: this.call,
-        redirect: this.request.header?.redirect === true,
-        path: batchPath,
-        // Encoded only if it is passed on.
-        request: () => requestCodec.encode({ header: this.request.header, operations }),
+        ...this.passable(share),
       },
       (error, result, forwarded) => {
         if (error !== undefined) this.failShare(share, error);
@@ -273,7 +268,7 @@ class BatchRun {
     }
   }
 
-  private takeForwarded(share: readonly Placed<Write>[], bytes: Uint8Array): void {
+  private takeForwarded(share: readonly Placed<unknown>[], bytes: Uint8Array): void {
     const reply = replyCodec.decode(bytes);
     this.logTimeMs = Math.max(this.logTimeMs, reply.header?.logTimeMs ?? 0);
     for (const [n, { at }] of share.entries()) {
@@ -287,15 +282,40 @@ class BatchRun {
   private read(share: readonly Placed<Uint8Array>[], level: Level): void {
     const [first] = share;
     if (first === undefined) return;
-    const keys = share.map(({ what }) => what);
-    this.dispatch.read({ slot: first.slot, keys, level, call: this.call }, (error, result) => {
-      if (result === undefined) {
-        this.failShare(share, toKvError(error));
-        return;
-      }
-      this.logTimeMs = Math.max(this.logTimeMs, result.logTimeMs);
-      for (const [n, { at }] of share.entries()) this.set(at, getResult(result.values[n]));
-    });
+    this.dispatch.read(
+      {
+        slot: first.slot,
+        keys: share.map(({ what }) => what),
+        level,
+        ...this.passable(share),
+      },
+      (error, result, forwarded) => {
+        if (error !== undefined) this.failShare(share, error);
+        else if (forwarded !== undefined) this.takeForwarded(share, forwarded);
+        else if (result !== undefined) this.takeRead(share, result);
+      },
+    );
+  }
+
+  private takeRead(share: readonly Placed<Uint8Array>[], { values, logTimeMs }: ReadResult): void {
+    this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
+    for (const [n, { at }] of share.entries()) this.set(at, getResult(values[n]));
+  }
+
+  /** A share of the batch as a batch of its own, for whoever has its shard. */
+  private passable(
+    share: readonly Placed<unknown>[],
+  ): Pick<WriteRequest, 'call' | 'redirect' | 'path' | 'request'> {
+    return {
+      call: this.call,
+      redirect: this.request.header?.redirect === true,
+      path: batchPath,
+      // Encoded only if it is passed on.
+      request: () => {
+        const operations = share.map(({ at }) => this.operations[at] ?? {});
+        return requestCodec.encode({ header: this.request.header, operations });
+      },
+    };
   }
 
   private failShare(share: readonly Placed<unknown>[], error: KvError): void {

@@ -6,9 +6,10 @@
 import { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import type { CommandResult, KeyValue, Write } from '../shard/command.js';
-import { slot, type Slot } from '../router/slot.js';
+import type { Slot } from '../router/slot.js';
 import type { Forwarder } from './forwarder.js';
 import type { Level } from './read-level.js';
+import { toKvError } from './status.js';
 import type { CallContext } from './unary.js';
 
 /** Between two attempts at a shard that has no leader just now. */
@@ -68,22 +69,38 @@ export interface ShardAccess {
   ): void;
 }
 
+/** A shard without a replica on this node: somebody else has to be asked. */
+export interface RemoteShard {
+  /** The node that led it when last heard of, or one that has a replica. */
+  readonly bestNode: number | undefined;
+  /** `node` said that `leader` leads. */
+  learn(leader: number): void;
+  /** `node` could not be reached: another one is asked next. */
+  avoid(node: number): void;
+}
+
+/** Who has a slot, as far as this node knows. */
+export type Route =
+  | { readonly kind: 'local'; readonly shard: ShardAccess }
+  | { readonly kind: 'remote'; readonly shard: RemoteShard }
+  /** Nobody yet; the error says why. */
+  | { readonly kind: 'none'; readonly error: KvError };
+
 export interface DispatchOptions {
   readonly clock: Clock;
   readonly forwarder: Forwarder;
-  /** The replica on this node of the shard that owns the slot; undefined: owned elsewhere. */
-  readonly shardOf: (slot: Slot) => ShardAccess | undefined;
+  /** Equal objects for slots of one shard. */
+  readonly routeOf: (slot: Slot) => Route;
+  /** Where a scan begins. Throws KvError KV_INVALID. */
+  readonly startOf: (page: ScanPageRequest) => Slot;
   /** Client address of a node; undefined when it is not known. */
   readonly addressOf: (node: number) => string | undefined;
   readonly mapVersion: () => number;
   readonly diskFull: () => boolean;
 }
 
-export interface WriteRequest {
-  readonly slot: Slot;
-  readonly writes: readonly Write[];
-  /** Needs room on the disk. */
-  readonly grows: boolean;
+/** A call that another node may have to answer. */
+interface Passable {
   readonly call: CallContext;
   /** The client wants a redirect instead of forwarding. */
   readonly redirect: boolean;
@@ -92,18 +109,28 @@ export interface WriteRequest {
   readonly request: () => Uint8Array;
 }
 
+export interface WriteRequest extends Passable {
+  readonly slot: Slot;
+  readonly writes: readonly Write[];
+  /** Needs room on the disk. */
+  readonly grows: boolean;
+}
+
 /** `result` when it was carried out here, `forwarded` (the reply's bytes) when elsewhere. */
-export type WriteDone = (
+export type Done<T> = (
   error: KvError | undefined,
-  result: CommandResult | undefined,
+  result: T | undefined,
   forwarded: Uint8Array | undefined,
 ) => void;
 
-export interface ReadRequest {
+export interface ReadRequest extends Passable {
   readonly slot: Slot;
   readonly keys: readonly Uint8Array[];
   readonly level: Level;
-  readonly call: CallContext;
+}
+
+export interface ScanRequestHere extends Passable {
+  readonly page: ScanPageRequest;
 }
 
 export class Dispatch {
@@ -117,79 +144,85 @@ export class Dispatch {
 
   /** Whatever tells the owners of slots apart: equal for slots that can go in one command. */
   ownerOf(slot: Slot): unknown {
-    return this.options.shardOf(slot);
+    const route = this.options.routeOf(slot);
+    return route.kind === 'none' ? undefined : route.shard;
   }
 
-  write(request: WriteRequest, done: WriteDone): void {
-    if (request.grows && this.options.diskFull()) {
-      done(diskFull(), undefined, undefined);
+  write(request: WriteRequest, done: Done<CommandResult>): void {
+    this.persevere(request, done, (route, answer) => {
+      if (route.kind === 'remote') this.passOnTo(route.shard, request, answer);
+      else if (!route.shard.isLeader) this.passOn(route.shard.leaderNode, request, answer);
+      else if (request.grows && this.options.diskFull()) answer(diskFull(), undefined, undefined);
+      else {
+        route.shard.write(request.writes, request.call, (error, result) => {
+          answer(error, result, undefined);
+        });
+      }
+    });
+  }
+
+  /** Any replica reads for itself, also a follower's. */
+  read(request: ReadRequest, done: Done<ReadResult>): void {
+    this.persevere(request, done, (route, answer) => {
+      if (route.kind === 'remote') this.passOnTo(route.shard, request, answer);
+      else {
+        route.shard.read(request.keys, request.level, request.call, (error, result) => {
+          answer(error, result, undefined);
+        });
+      }
+    });
+  }
+
+  scan(request: ScanRequestHere, done: Done<ScanPage>): void {
+    let slot: Slot;
+    try {
+      slot = this.options.startOf(request.page);
+    } catch (error) {
+      done(toKvError(error), undefined, undefined);
       return;
     }
-    const { call } = request;
-    const patience = new Patience(this.options.clock, call, request.redirect);
+    this.persevere({ ...request, slot }, done, (route, answer) => {
+      if (route.kind === 'remote') this.passOnTo(route.shard, request, answer);
+      else {
+        route.shard.scan(request.page, request.call, (error, result) => {
+          answer(error, result, undefined);
+        });
+      }
+    });
+  }
+
+  /** Attempts, each by the route of its moment, until there is an answer or no point in another. */
+  private persevere<T>(
+    request: Passable & { readonly slot: Slot },
+    done: Done<T>,
+    act: (route: Exclude<Route, { kind: 'none' }>, answer: Done<T>) => void,
+  ): void {
+    const patience = new Patience(this.options.clock, request.call, request.redirect);
     const attempt = (): void => {
-      this.writeOnce(request, (error, result, forwarded) => {
+      const answer: Done<T> = (error, result, forwarded) => {
         if (error === undefined || !patience.again(error, attempt)) done(error, result, forwarded);
-      });
+      };
+      const route = this.options.routeOf(request.slot);
+      if (route.kind === 'none') answer(route.error, undefined, undefined);
+      else act(route, answer);
     };
     attempt();
   }
 
-  read(
-    request: ReadRequest,
-    done: (error: KvError | undefined, result: ReadResult | undefined) => void,
-  ): void {
-    const patience = new Patience(this.options.clock, request.call, false);
-    const attempt = (): void => {
-      const shard = this.options.shardOf(request.slot);
-      if (shard === undefined) {
-        done(notOwned(request.slot), undefined);
-        return;
-      }
-      shard.read(request.keys, request.level, request.call, (error, result) => {
-        if (error === undefined || !patience.again(error, attempt)) done(error, result);
-      });
-    };
-    attempt();
+  private passOnTo<T>(shard: RemoteShard, request: Passable, done: Done<T>): void {
+    const node = shard.bestNode;
+    this.passOn<T>(node, request, (error, result, reply) => {
+      const { leaderNode = 0 } = error?.fields ?? {};
+      if (error?.code === 'KV_NOT_LEADER' && leaderNode > 0) shard.learn(leaderNode);
+      else if (error !== undefined && node !== undefined) shard.avoid(node);
+      done(error, result, reply);
+    });
   }
 
-  scan(
-    page: ScanPageRequest,
-    call: CallContext,
-    done: (error: KvError | undefined, result: ScanPage | undefined) => void,
-  ): void {
-    const patience = new Patience(this.options.clock, call, false);
-    const attempt = (): void => {
-      // One shard owns all slots for now; with several, the cursor's slot decides.
-      const shard = this.options.shardOf(page.slot ?? slot(0));
-      if (shard === undefined) {
-        done(notOwned(page.slot ?? slot(0)), undefined);
-        return;
-      }
-      shard.scan(page, call, (error, result) => {
-        if (error === undefined || !patience.again(error, attempt)) done(error, result);
-      });
-    };
-    attempt();
-  }
-
-  private writeOnce(request: WriteRequest, done: WriteDone): void {
-    const shard = this.options.shardOf(request.slot);
-    if (shard === undefined) {
-      done(notOwned(request.slot), undefined, undefined);
-    } else if (shard.isLeader) {
-      shard.write(request.writes, request.call, (error, result) => {
-        done(error, result, undefined);
-      });
-    } else {
-      this.passOn(shard.leaderNode, request, done);
-    }
-  }
-
-  private passOn(leader: number | undefined, request: WriteRequest, done: WriteDone): void {
-    const address = leader === undefined ? undefined : this.options.addressOf(leader);
+  private passOn<T>(node: number | undefined, request: Passable, done: Done<T>): void {
+    const address = node === undefined ? undefined : this.options.addressOf(node);
     if (address === undefined || request.redirect || request.call.forwarded) {
-      done(notLeader(leader, address), undefined, undefined);
+      done(notLeader(node, address), undefined, undefined);
       return;
     }
     const { path, call } = request;
@@ -218,7 +251,11 @@ class Patience {
 
   /** True when `attempt` will be called again later; false: give the error to the client. */
   again(error: KvError, attempt: () => void): boolean {
-    const passing = error.code === 'KV_NOT_LEADER' || error.code === 'KV_UNAVAILABLE';
+    // A wrong shard: this node's map is behind, or the owner's is; both catch up.
+    const passing =
+      error.code === 'KV_NOT_LEADER' ||
+      error.code === 'KV_UNAVAILABLE' ||
+      error.code === 'KV_WRONG_SHARD';
     if (!passing || error.outcome === 'unknown' || this.call.ended) return false;
     // A forwarded request is answered at once: its first node does the waiting (rule D41). A client
     // that asked for redirects goes to the leader itself.
@@ -237,13 +274,6 @@ function diskFull(): KvError {
       'free space in the data directory, or lower --disk-reserve-mib',
     { code: 'KV_DISK_FULL', outcome: 'notApplied', retryAfterMs: 1000 },
   );
-}
-
-function notOwned(slot: Slot): KvError {
-  return new KvError(`slot ${slot} is not served by this node`, {
-    code: 'KV_WRONG_SHARD',
-    outcome: 'notApplied',
-  });
 }
 
 /** Without an address there is no leader just now: an election is under way, or no majority. */

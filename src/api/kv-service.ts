@@ -107,9 +107,17 @@ export class KvService {
     checkKey(request.key, this.limits);
     const level = levelOf(request.level, request.maxStalenessMs);
     this.dispatch.read(
-      { slot: slotOf(request.key), keys: [request.key], level, call },
-      (error, result) => {
-        if (result === undefined) done(error, undefined);
+      {
+        slot: slotOf(request.key),
+        keys: [request.key],
+        level,
+        call,
+        redirect: request.header?.redirect === true,
+        path: `${servicePath}Get`,
+        request: () => bytes,
+      },
+      (error, result, forwarded) => {
+        if (result === undefined) done(error, forwarded);
         else
           done(
             undefined,

@@ -2,6 +2,7 @@
  * Scan: pages of keys in order, each page one consistent view, read at the level the client asked
  * for. The stream goes only as fast as its client reads.
  */
+import { codecOf } from '../../proto/definitions.js';
 import type { ScanReply, ScanRequest } from '../../proto/messages.js';
 import type { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
@@ -12,8 +13,14 @@ import type { Dispatch, ScanPage, ScanPageRequest } from './dispatch.js';
 import type { ReplySink } from './grpc-server.js';
 import type { ApiLimits } from './limits.js';
 import { levelOf } from './read-level.js';
+import { toKvError } from './status.js';
 import { deadlineError } from './unary-door.js';
-import type { CallContext } from './unary.js';
+import type { CallContext, UnaryMethod } from './unary.js';
+
+export const scanPagePath = '/quorate.v1.KV/ScanPage';
+
+const requestCodec = codecOf<ScanRequest>('quorate.v1.ScanRequest');
+const replyCodec = codecOf<ScanReply>('quorate.v1.ScanReply');
 
 const pageBytesDefault = 256 * 1024;
 const pageBytesMax = 1024 * 1024;
@@ -33,17 +40,35 @@ export class ScanService {
     this.options = options;
   }
 
+  /** One page as a unary call: what a node asks of another that has the shard. */
+  readonly unaryPage: UnaryMethod = (bytes, call, done) => {
+    try {
+      const request = decoded(bytes);
+      const lengthMax = Math.min(request.limit || pageLengthMax, pageLengthMax);
+      this.page({ ...this.firstPage(request), lengthMax }, request, call, (error, page) => {
+        if (page === undefined) done(error, undefined);
+        else done(undefined, replyCodec.encode(this.replyOf(page)));
+      });
+    } catch (error) {
+      done(toKvError(error), undefined);
+    }
+  };
+
+  private replyOf({ kvs, cursor, done, logTimeMs }: ScanPage): ScanReply {
+    const header = { mapVersion: this.options.dispatch.mapVersion(), logTimeMs };
+    return { header, kvs: [...kvs], cursor, done };
+  }
+
   /** Sends pages until the keys, the limit or the client's patience end. Rejects with KvError. */
   async scan(request: ScanRequest, sink: ReplySink<ScanReply>): Promise<void> {
     let page = this.firstPage(request);
     let left = request.limit ?? 0;
     while (!sink.ended) {
       const lengthMax = left === 0 ? pageLengthMax : Math.min(left, pageLengthMax);
-      const { kvs, cursor, done, logTimeMs } = await this.read({ ...page, lengthMax });
+      const { kvs, cursor, done, logTimeMs } = await this.read({ ...page, lengthMax }, request);
       const limited = left > 0 && kvs.length >= left;
       left = Math.max(0, left - kvs.length);
-      const header = { mapVersion: this.options.dispatch.mapVersion(), logTimeMs };
-      await sink.send({ header, kvs: [...kvs], cursor, done: done || limited });
+      await sink.send(this.replyOf({ kvs, cursor, done: done || limited, logTimeMs }));
       if (done || limited) return;
       page = { ...page, cursor, afterKey: undefined };
     }
@@ -76,12 +101,12 @@ export class ScanService {
     };
   }
 
-  private read(page: ScanPageRequest): Promise<ScanPage> {
-    const { clock, limits, deadlines, dispatch } = this.options;
+  private read(page: ScanPageRequest, request: ScanRequest): Promise<ScanPage> {
+    const { clock, limits, deadlines } = this.options;
     return new Promise((resolve, reject) => {
       const call = new PageCall(clock.monotonicMs() + limits.timeoutMsDefault, reject);
       deadlines.enter(call);
-      dispatch.scan(page, call, (error, result) => {
+      this.page(page, request, call, (error, result) => {
         if (call.ended) return;
         call.ended = true;
         deadlines.leave(call);
@@ -90,6 +115,53 @@ export class ScanService {
       });
     });
   }
+
+  private page(
+    page: ScanPageRequest,
+    { header, level, maxStalenessMs }: ScanRequest,
+    call: CallContext,
+    done: (error: KvError | undefined, page: ScanPage | undefined) => void,
+  ): void {
+    const { slot, cursor, afterKey, prefix, keysOnly } = page;
+    const request = (): Uint8Array =>
+      requestCodec.encode({
+        header,
+        prefix,
+        keysOnly,
+        limit: page.lengthMax,
+        pageBytes: page.bytesMax,
+        ...(slot === undefined ? {} : { slot }),
+        ...(cursor === undefined ? {} : { cursor }),
+        ...(afterKey === undefined ? {} : { afterKey }),
+        ...(level === undefined ? {} : { level }),
+        ...(maxStalenessMs === undefined ? {} : { maxStalenessMs }),
+      });
+    this.options.dispatch.scan(
+      { page, call, redirect: false, path: scanPagePath, request },
+      (error, result, forwarded) => {
+        if (forwarded === undefined) done(error, result);
+        else done(undefined, pageOf(replyCodec.decode(forwarded)));
+      },
+    );
+  }
+}
+
+function decoded(bytes: Uint8Array): ScanRequest {
+  try {
+    return requestCodec.decode(bytes);
+  } catch (error) {
+    throw invalid(`malformed protobuf: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+/** A page that another node has read. */
+function pageOf(reply: ScanReply): ScanPage {
+  return {
+    kvs: reply.kvs ?? [],
+    cursor: reply.cursor ?? new Uint8Array(),
+    done: reply.done ?? false,
+    logTimeMs: reply.header?.logTimeMs ?? 0,
+  };
 }
 
 function slotOfRequest(value: number | null | undefined): Slot | undefined {

@@ -8,14 +8,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import cliProgress from 'cli-progress';
 import pc from 'picocolors';
+import type { TopologyReply } from '../../proto/messages.js';
 import { QuorateClient } from '../client/index.js';
+import { slotOf } from '../router/slot.js';
 import { findUp } from './find-up.js';
 import { load, parseLine } from './load-dump.js';
 import { isPortFree, LocalCluster } from './local-cluster.js';
 import { askAll, printStatus } from './status-command.js';
 import { Unhealthy } from './output.js';
 
-const shard = 1;
+const shards = 4;
+const probeKey = Buffer.from('demo:probe');
 const defaultBasePort = 7400;
 const probeMs = 5;
 
@@ -30,8 +33,8 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'quorate-'));
   const basePort = await freeBase(options.nodes);
   const interrupted = once(process, 'SIGINT');
-  step(`starting ${options.nodes} nodes, data in ${directory}`);
-  const cluster = await LocalCluster.start({ nodes: options.nodes, directory, basePort });
+  step(`starting ${options.nodes} nodes with ${shards} shards, data in ${directory}`);
+  const cluster = await LocalCluster.start({ nodes: options.nodes, shards, directory, basePort });
   const client = new QuorateClient({ endpoints: cluster.endpoints });
   try {
     await runSteps(cluster, client);
@@ -55,8 +58,9 @@ async function runSteps(cluster: LocalCluster, client: QuorateClient): Promise<v
   step('reading all of them back, linearizably');
   await readAndCompare(client, records);
 
+  const shard = shardOf(await client.topology(), probeKey);
   const leader = (await cluster.leader(shard)) ?? 0;
-  step(`killing the leader (node ${leader}) with SIGKILL`);
+  step(`killing the leader of shard ${shard} (node ${leader}) with SIGKILL`);
   const gapMs = await measureWriteGap(client, () => cluster.kill(leader));
   const next = await cluster.leader(shard);
   console.log(
@@ -69,13 +73,18 @@ async function runSteps(cluster: LocalCluster, client: QuorateClient): Promise<v
   await readAndCompare(client, records);
 
   step(`starting node ${leader} again`);
-  await restartAndCatchUp(cluster, leader);
+  await restartAndCatchUp(cluster, leader, shard);
   await readAndCompare(client, records);
   console.log('');
   printStatus(await askAll(client, cluster.endpoints, 2000));
   console.log(
     `\n${pc.green('nothing lost')}: ${records.size} records written, ${records.size} read back equal`,
   );
+}
+
+function shardOf({ slots }: TopologyReply, key: Uint8Array): number {
+  const slot = slotOf(key);
+  return slots.find(({ first, last }) => first <= slot && slot <= last)?.shardId ?? 0;
 }
 
 function step(text: string): void {
@@ -152,7 +161,7 @@ async function measureWriteGap(client: QuorateClient, kill: () => Promise<void>)
   let killed: Promise<void> | undefined;
   const end = performance.now() + 10_000;
   for (let n = 0; performance.now() < end; n++) {
-    await client.put({ key: Buffer.from('demo:probe'), value: Buffer.from(String(n)) });
+    await client.put({ key: probeKey, value: Buffer.from(String(n)) });
     const now = performance.now();
     gap = Math.max(gap, now - last);
     last = now;
@@ -165,7 +174,11 @@ async function measureWriteGap(client: QuorateClient, kill: () => Promise<void>)
   return gap;
 }
 
-async function restartAndCatchUp(cluster: LocalCluster, node: number): Promise<void> {
+async function restartAndCatchUp(
+  cluster: LocalCluster,
+  node: number,
+  shard: number,
+): Promise<void> {
   const started = performance.now();
   cluster.startNode(node);
   await cluster.waitFor(`node ${node} caught up`, 30_000, async () => {

@@ -8,6 +8,7 @@ import { parseInteger } from './options.js';
 
 interface DevFlags {
   readonly nodes: string;
+  readonly shards: string;
   readonly data: string;
   readonly port: string;
 }
@@ -16,6 +17,7 @@ export function devCommand(): Command {
   return new Command('dev')
     .description('run a local cluster until Ctrl-C')
     .option('--nodes <n>', 'how many nodes', '3')
+    .option('--shards <n>', 'how many shards, when the cluster is made', '4')
     .option('--data <directory>', 'where the nodes keep their data', 'quorate-data')
     .option('--port <n>', 'first client port; nodes are ten apart', '7400')
     .action(runDev);
@@ -27,6 +29,7 @@ async function runDev(flags: DevFlags): Promise<void> {
   const interrupted = Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')]);
   const cluster = await LocalCluster.start({
     nodes: parseInteger('--nodes', flags.nodes, 1, 9),
+    shards: parseInteger('--shards', flags.shards, 1, 1024),
     directory,
     basePort: parseInteger('--port', flags.port, 1024, 65_000),
   });

@@ -9,6 +9,7 @@ import { extname, join } from 'node:path';
 import { once } from 'node:events';
 import type { StatusReply } from '../../proto/messages.js';
 import { QuorateClient } from '../client/index.js';
+import { slotCount } from '../router/slot.js';
 
 const host = '127.0.0.1';
 /** Each node takes three ports in a row: client, peer, HTTP; nodes are ten apart. */
@@ -31,6 +32,10 @@ export interface LocalClusterOptions {
   readonly directory: string;
   /** First client port; 0: any free ports. */
   readonly basePort: number;
+  /** 1 if absent. */
+  readonly shards?: number;
+  /** Replicas of each shard; as many as there are nodes, up to 3, if absent. */
+  readonly replicas?: number;
   /** Options for every node, by flag: { 'tick-ms': '10' }. */
   readonly flags?: Readonly<Record<string, string>>;
   /** More arguments for node itself, e.g. --cpu-prof. */
@@ -50,17 +55,25 @@ export class LocalCluster {
     this.client = new QuorateClient({ endpoints: nodes.map((node) => node.clientAddress) });
   }
 
-  /** Starts every node; resolves when all answer and every group has a leader. */
+  /** Starts every node and makes a cluster of them, if they are none yet; resolves when it serves. */
   static async start(options: LocalClusterOptions): Promise<LocalCluster> {
     const cluster = await LocalCluster.prepare(options);
     for (const { node } of cluster.nodes) cluster.startNode(node);
     try {
+      await cluster.init();
       await cluster.waitUntilReady(30_000);
     } catch (error) {
       await cluster.stop();
       throw error;
     }
     return cluster;
+  }
+
+  private async init(): Promise<void> {
+    const { nodes, shards = 1, replicas = Math.min(nodes, 3) } = this.options;
+    const before = await this.client.topology({ timeoutMs: 30_000 });
+    if (before.version > 0) return;
+    await this.client.initCluster({ shards, replicas }, { timeoutMs: 30_000 });
   }
 
   /** Chooses ports and directories, and starts nothing. */
@@ -172,16 +185,26 @@ export class LocalCluster {
   waitUntilReady(timeoutMs: number): Promise<void> {
     return this.waitFor('cluster ready', timeoutMs, async () => {
       const replies = await Promise.all([...this.processes.keys()].map((id) => this.status(id)));
+      const slots = await this.ledSlots();
       const groups = new Set(
         replies.flatMap((reply) => reply?.groups.map((group) => group.groupId) ?? []),
       );
       const led = await Promise.all([...groups].map((group) => this.leader(group)));
       return (
-        groups.size > 0 &&
+        slots === slotCount &&
         replies.every((reply) => reply !== undefined) &&
         led.every((leader) => leader !== undefined)
       );
     });
+  }
+
+  /** How many slots the leaders of all shards have together. */
+  private async ledSlots(): Promise<number> {
+    const replies = await Promise.all([...this.processes.keys()].map((id) => this.status(id)));
+    return replies
+      .flatMap((reply) => reply?.groups ?? [])
+      .filter(({ role }) => role === 'leader')
+      .reduce((sum, { slots }) => sum + slots, 0);
   }
 
   /** The last lines of a node's log. */

@@ -2,6 +2,7 @@
 /** The command line: one program for servers, operators and users. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { clusterCommand } from './cluster-commands.js';
 import { runDemo } from './demo.js';
 import { devCommand } from './dev.js';
 import { kvCommand } from './kv-commands.js';
@@ -39,6 +40,7 @@ function program(): Command {
     .addCommand(demoCommand())
     .addCommand(devCommand())
     .addCommand(serverCommand())
+    .addCommand(clusterCommand())
     .addCommand(statusCommand())
     .addCommand(kvCommand())
     .showHelpAfterError('(--help shows how)');

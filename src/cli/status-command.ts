@@ -79,7 +79,9 @@ export function printStatus(answers: readonly NodeAnswer[]): void {
     head,
     rows.sort(
       (a, b) =>
-        String(a[2]).localeCompare(String(b[2])) || String(a[1]).localeCompare(String(b[1])),
+        // shard 2 before shard 10
+        String(a[2]).localeCompare(String(b[2]), 'en', { numeric: true }) ||
+        String(a[1]).localeCompare(String(b[1])),
     ),
   );
   for (const { endpoint, reply, error } of answers) {

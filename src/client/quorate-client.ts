@@ -10,8 +10,10 @@ import type {
   DeleteRequest,
   GetReply,
   GetRequest,
+  GetTopologyRequest,
   IncrementReply,
   IncrementRequest,
+  InitClusterRequest,
   OperationMessage,
   OperationResultMessage,
   PutReply,
@@ -23,6 +25,7 @@ import type {
   SessionMessage,
   StatusReply,
   StatusRequest,
+  TopologyReply,
   TransferLeaderReply,
   TransferLeaderRequest,
   TxnReply,
@@ -45,6 +48,16 @@ const methods = {
   batch: method<BatchRequest, BatchReply>('KV/Batch', 'BatchRequest', 'BatchReply'),
   scan: method<ScanRequest, ScanReply>('KV/Scan', 'ScanRequest', 'ScanReply'),
   status: method<StatusRequest, StatusReply>('Admin/Status', 'StatusRequest', 'StatusReply'),
+  initCluster: method<InitClusterRequest, TopologyReply>(
+    'Admin/InitCluster',
+    'InitClusterRequest',
+    'TopologyReply',
+  ),
+  getTopology: method<GetTopologyRequest, TopologyReply>(
+    'Admin/GetTopology',
+    'GetTopologyRequest',
+    'TopologyReply',
+  ),
   transferLeader: method<TransferLeaderRequest, TransferLeaderReply>(
     'Admin/TransferLeader',
     'TransferLeaderRequest',
@@ -181,6 +194,16 @@ export class QuorateClient {
   /** Of the node at `endpoint` itself; asked once, not retried elsewhere. */
   status(endpoint: string, options: OperationOptions = {}): Promise<StatusReply> {
     return this.at(endpoint, methods.status, {}, options);
+  }
+
+  /** Makes one cluster of the first nodes; `endpoints` must name them. The same again changes nothing. */
+  initCluster(request: InitClusterRequest, options: OperationOptions = {}): Promise<TopologyReply> {
+    return this.retry(methods.initCluster, request, options);
+  }
+
+  /** The cluster as the node that answers knows it. */
+  topology(options: OperationOptions = {}): Promise<TopologyReply> {
+    return this.retry(methods.getTopology, {}, options).catch(failRead);
   }
 
   transferLeader(

@@ -119,6 +119,10 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     return this.applier.appliedIndex;
   }
 
+  get isRestoring(): boolean {
+    return this.node.restoring;
+  }
+
   propose(payload: Uint8Array, done: (outcome: ProposeOutcome<R>) => void): void {
     const refuse = (reason: Extract<ProposeOutcome<R>, { kind: 'notApplied' }>['reason']): void => {
       queueMicrotask(() => {

@@ -60,6 +60,8 @@ export interface Group<R> {
   /** The node that leads, as far as this replica knows. */
   readonly leaderNode: NodeId | undefined;
   readonly appliedIndex: LogIndex;
+  /** Its state is being rebuilt from a snapshot: it can answer nothing. */
+  readonly isRestoring: boolean;
   /** Monotonic ms (of the node's clock) at which this replica last knew itself caught up with its
    *  leader's commit index; bounds the age of a stale read. */
   readonly caughtUpAtMs: number;

@@ -4,7 +4,7 @@
  */
 import { KeyKind, slotKey, type SlotPlace } from '../../storage/index.js';
 import { slotOf, type Slot } from '../router/slot.js';
-import type { Command, DecodedWrite, Due } from './command-codec.js';
+import type { Command, DecodedWrite, Due, SlotSpan } from './command-codec.js';
 import type {
   CommandResult,
   Compare,
@@ -34,6 +34,8 @@ import {
 export interface WorkingState {
   logTimeMs: number;
   keys: number;
+  /** The slots the shard was born with; undefined: it is not born yet, and owns nothing. */
+  founding: readonly SlotSpan[] | undefined;
   slotState(slot: Slot): SlotState;
   setSlotState(slot: Slot, state: SlotState): void;
 }
@@ -64,6 +66,10 @@ export class ApplyRun {
         for (const due of command.due) this.expire(due);
         return { logTimeMs, results: [] };
       case 'time':
+        return { logTimeMs, results: [] };
+      case 'found':
+        // The first one decides, also when a leader that knew no better proposes it again (D30).
+        this.state.founding ??= command.slots;
         return { logTimeMs, results: [] };
     }
   }

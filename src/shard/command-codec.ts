@@ -7,6 +7,7 @@
  *                 first unacknowledged u64, not after u64], operation
  *   expire (2)    count u32, then each: slot u16, due u64, kind u8 (1 key, 2 session), revision u64, key
  *   time (3)      (nothing)
+ *   found (4)     count u32, then each: first slot u16, last slot u16
  *   operation   = kind u8: put (1) key, value, ttl u64, condition, flags u8 (1: return previous)
  *                          delete (2) key, condition, flags; increment (3) key, delta i64 as f64, ttl u64
  *                          transaction (4) counts u32 x 3, compares, then, else; get (5) key
@@ -25,7 +26,7 @@ import type {
 } from './command.js';
 
 const version = 1;
-const commandKind = { writes: 1, expire: 2, time: 3 } as const;
+const commandKind = { writes: 1, expire: 2, time: 3, found: 4 } as const;
 const operationKind = { put: 1, delete: 2, increment: 3, transaction: 4, get: 5 } as const;
 const conditionKind = { none: 0, absent: 1, revision: 2 } as const;
 const compareKind = { exists: 1, revision: 2, value: 3 } as const;
@@ -56,7 +57,15 @@ export type Command =
     }
   | { readonly kind: 'expire'; readonly logTimeMs: number; readonly due: readonly Due[] }
   /** Log time alone. Applied by everybody, proposed by nobody yet: every other command carries it. */
-  | { readonly kind: 'time'; readonly logTimeMs: number };
+  | { readonly kind: 'time'; readonly logTimeMs: number }
+  /** The slots that a shard is born with, at epoch 1. Only the first one counts (rule D30). */
+  | { readonly kind: 'found'; readonly logTimeMs: number; readonly slots: readonly SlotSpan[] };
+
+/** Slots from `first` to `last`, both included. */
+export interface SlotSpan {
+  readonly first: number;
+  readonly last: number;
+}
 
 /** A command of an unknown version or kind: this program is too old for the log, and must stop (D16). */
 export class UnknownCommand extends Error {
@@ -99,6 +108,29 @@ export function encodeTime(logTimeMs: number): Uint8Array {
   return begin(commandKind.time, logTimeMs).take();
 }
 
+export function encodeFound(slots: readonly SlotSpan[], logTimeMs: number): Uint8Array {
+  const writer = begin(commandKind.found, logTimeMs);
+  encodeSpans(writer, slots);
+  return writer.take();
+}
+
+export function encodeSpans(writer: ByteWriter, slots: readonly SlotSpan[]): void {
+  writer.u32(slots.length);
+  for (const { first, last } of slots) {
+    writer.u16(first);
+    writer.u16(last);
+  }
+}
+
+/** Throws RangeError for spans that end before they begin. */
+export function decodeSpans(reader: ByteReader): readonly SlotSpan[] {
+  return reader.list(() => {
+    const [first, last] = [reader.u16(), reader.u16()];
+    if (last < first) throw new RangeError(`slots from ${first} to ${last}`);
+    return { first, last };
+  });
+}
+
 /** Throws UnknownCommand; on damaged bytes RangeError. Both stop the node: the log is checksummed. */
 export function decodeCommand(bytes: Uint8Array): Command {
   const reader = new ByteReader(bytes);
@@ -121,6 +153,8 @@ function decodeBody(reader: ByteReader, kind: number, logTimeMs: number): Comman
       return { kind: 'expire', logTimeMs, due: reader.list(() => decodeDue(reader)) };
     case commandKind.time:
       return { kind: 'time', logTimeMs };
+    case commandKind.found:
+      return { kind: 'found', logTimeMs, slots: decodeSpans(reader) };
     default:
       throw new UnknownCommand(`command kind ${kind}: use a newer program`);
   }

@@ -14,16 +14,31 @@ import {
 } from '../../storage/index.js';
 import { ByteReader, ByteWriter } from '../bytes.js';
 import type { Applied, Leadership, StateMachine } from '../group/state-machine.js';
-import { slot as slotNumber, slotCount, slotOf, type Slot } from '../router/slot.js';
+import { slot as slotNumber, slotOf, type Slot } from '../router/slot.js';
 import { ApplyRun, keysOfWrite, slotOfWrite, type WorkingState } from './apply-run.js';
-import { decodeCommand, type Command } from './command-codec.js';
+import {
+  decodeCommand,
+  decodeSpans,
+  encodeSpans,
+  type Command,
+  type SlotSpan,
+} from './command-codec.js';
 import type { CommandResult } from './command.js';
 import { DueTimes, firstDue } from './expiry-index.js';
 import { Overlay } from './overlay.js';
-import { decodeSlotState, encodeSlotState, firstSlotState, type SlotState } from './value-codec.js';
+import {
+  absentSlotState,
+  decodeSlotState,
+  encodeSlotState,
+  firstSlotState,
+  SlotOwnership,
+  type SlotState,
+} from './value-codec.js';
 
 const summaryVersion = 1;
+const foundingVersion = 1;
 const slotStateName = 'slot/';
+const foundingName = 'founding';
 /** '0' follows '/'. */
 const behindSlotStates = 'slot0';
 
@@ -42,6 +57,8 @@ export class ShardMachine implements StateMachine<CommandResult> {
   /** Told when leadership comes and goes. */
   onLeading: (leadership: Leadership) => void = () => undefined;
   private visible: Visible = { logTimeMs: 0, keys: 0 };
+  /** The slots the shard was born with; what is told of a slot since is in `slots`. */
+  protected founding: readonly SlotSpan[] | undefined;
   private readonly slots = new Map<Slot, SlotState>();
   /** The state of the batch that is being written, and the slots it changed. */
   private working: { state: BatchState; changed: Map<Slot, SlotState>; due: DueTimes } | undefined;
@@ -64,22 +81,34 @@ export class ShardMachine implements StateMachine<CommandResult> {
 
   /** The state of a slot as readers may see it. */
   slotState(slot: Slot): SlotState {
-    return this.slots.get(slot) ?? firstSlotState;
+    return this.slots.get(slot) ?? bornState(this.founding, slot);
+  }
+
+  /** It has been told which slots it begins with. */
+  get isFounded(): boolean {
+    return this.founding !== undefined;
   }
 
   /** Slots of which this shard is the owner. */
   get ownedSlots(): number {
-    let foreign = 0;
-    for (const state of this.slots.values())
-      if (state.ownership !== firstSlotState.ownership) foreign++;
-    return slotCount - foreign;
+    let owned = 0;
+    for (const { first, last } of this.founding ?? []) owned += last - first + 1;
+    for (const [slot, { ownership }] of this.slots) {
+      const wasOwned = bornState(this.founding, slot) === firstSlotState;
+      owned += Number(ownership === SlotOwnership.owned) - Number(wasOwned);
+    }
+    return owned;
   }
 
   async load(): Promise<void> {
     this.loads++;
     this.slots.clear();
     this.due.clear();
-    const [summary] = await this.engine.getMany([this.summaryKey()]);
+    const [summary, founding] = await this.engine.getMany([
+      this.summaryKey(),
+      machineKey(this.prefix, foundingName),
+    ]);
+    this.founding = founding === undefined ? undefined : decodeFounding(founding);
     this.visible = summary === undefined ? { logTimeMs: 0, keys: 0 } : decodeSummary(summary);
     await this.loadSlotStates();
     for (const [slot, { expiring, instance }] of this.slots) {
@@ -113,10 +142,8 @@ export class ShardMachine implements StateMachine<CommandResult> {
     const commands = entries.map((entry) => decodeCommand(entry.data));
     const overlay = await Overlay.load(this.engine, this.keysOf(commands));
     const changed = new Map<Slot, SlotState>();
-    const state = new BatchState(
-      this.visible,
-      (slot) => changed.get(slot) ?? this.slotState(slot),
-      changed,
+    const state = new BatchState(this.visible, this.founding, changed, (slot) =>
+      this.slots.get(slot),
     );
     const due = new DueTimes();
     const run = new ApplyRun(this.prefix, overlay, state, due);
@@ -125,6 +152,8 @@ export class ShardMachine implements StateMachine<CommandResult> {
     for (const [slot, slotState] of changed)
       batch.put(this.slotStateKey(slot), encodeSlotState(slotState));
     if (commands.length > 0) batch.put(this.summaryKey(), encodeSummary(state));
+    if (state.founding !== undefined && state.founding !== this.founding)
+      batch.put(machineKey(this.prefix, foundingName), encodeFounding(state.founding));
     this.working = { state, changed, due };
     return { results, clears: [] };
   }
@@ -135,6 +164,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
     const { state, changed, due } = this.working;
     this.working = undefined;
     this.visible = { logTimeMs: state.logTimeMs, keys: state.keys };
+    this.founding = state.founding;
     for (const [slot, slotState] of changed) this.slots.set(slot, slotState);
     this.due.noteAll(due);
   }
@@ -196,21 +226,34 @@ export class ShardMachine implements StateMachine<CommandResult> {
   }
 }
 
+/** What a slot is to a shard before anything else has been said of it. */
+function bornState(founding: readonly SlotSpan[] | undefined, slot: Slot): SlotState {
+  const born = founding?.some(({ first, last }) => slot >= first && slot <= last) === true;
+  return born ? firstSlotState : absentSlotState;
+}
+
 class BatchState implements WorkingState {
   logTimeMs: number;
   keys: number;
-  readonly slotState: (slot: Slot) => SlotState;
+  founding: readonly SlotSpan[] | undefined;
   private readonly changed: Map<Slot, SlotState>;
+  private readonly before: (slot: Slot) => SlotState | undefined;
 
   constructor(
     visible: Visible,
-    slotState: (slot: Slot) => SlotState,
+    founding: readonly SlotSpan[] | undefined,
     changed: Map<Slot, SlotState>,
+    before: (slot: Slot) => SlotState | undefined,
   ) {
     this.logTimeMs = visible.logTimeMs;
     this.keys = visible.keys;
-    this.slotState = slotState;
+    this.founding = founding;
     this.changed = changed;
+    this.before = before;
+  }
+
+  slotState(slot: Slot): SlotState {
+    return this.changed.get(slot) ?? this.before(slot) ?? bornState(this.founding, slot);
   }
 
   setSlotState(slot: Slot, state: SlotState): void {
@@ -232,4 +275,19 @@ function decodeSummary(stored: Uint8Array): Visible {
   const version = reader.u8();
   if (version !== summaryVersion) throw new RangeError(`shard summary of version ${version}`);
   return { logTimeMs: reader.u64(), keys: reader.u64() };
+}
+
+/** Layout: version u8, spans. */
+function encodeFounding(slots: readonly SlotSpan[]): Uint8Array {
+  const writer = new ByteWriter();
+  writer.u8(foundingVersion);
+  encodeSpans(writer, slots);
+  return writer.take();
+}
+
+function decodeFounding(stored: Uint8Array): readonly SlotSpan[] {
+  const reader = new ByteReader(stored);
+  const version = reader.u8();
+  if (version !== foundingVersion) throw new RangeError(`shard founding of version ${version}`);
+  return decodeSpans(reader);
 }

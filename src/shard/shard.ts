@@ -11,7 +11,13 @@ import type { Log } from '../observe/log.js';
 import { slotCount, type Slot } from '../router/slot.js';
 import { slotOf } from '../router/slot.js';
 import { isExpired, keyValue } from './apply-run.js';
-import { encodeExpire, encodeWrites, type Due } from './command-codec.js';
+import {
+  encodeExpire,
+  encodeFound,
+  encodeWrites,
+  type Due,
+  type SlotSpan,
+} from './command-codec.js';
 import type { CommandResult, KeyValue, Session, Write } from './command.js';
 import { firstDue } from './expiry-index.js';
 import { LogTime } from './log-time.js';
@@ -63,6 +69,8 @@ export interface ShardOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly onFatal: (error: Error) => void;
+  /** The slots the shard is to be born with; undefined: this node has not heard of them yet. */
+  readonly birthSlots: () => readonly SlotSpan[] | undefined;
 }
 
 /** How far ahead of log time a session's last moment may lie (rule D21). */
@@ -82,7 +90,9 @@ export class Shard {
   private readonly time: LogTime;
   private readonly onFatal: (error: Error) => void;
   private readonly stopExpiry: Cancel;
+  private readonly birthSlots: ShardOptions['birthSlots'];
   private expiring = false;
+  private founding = false;
   /** From when log time has begun: an elected leader is told so a little later. */
   private leading = false;
   private closed = false;
@@ -93,7 +103,8 @@ export class Shard {
     done: ReadDone;
   }[] = [];
 
-  constructor({ group, machine, clock, log, onFatal }: ShardOptions) {
+  constructor({ group, machine, clock, log, onFatal, birthSlots }: ShardOptions) {
+    this.birthSlots = birthSlots;
     this.group = group;
     this.machine = machine;
     this.engine = machine.engine;
@@ -158,6 +169,10 @@ export class Shard {
     if (!this.leading) {
       // Elected, but without a time of its own yet: a stamp of the old log time could be years late.
       done(writeError({ kind: 'notApplied', reason: 'notLeader' }), undefined);
+      return;
+    }
+    if (!this.machine.isFounded) {
+      done(notFounded(), undefined);
       return;
     }
     const logTimeMs = this.time.now(this.machine.logTimeMs);
@@ -235,12 +250,17 @@ export class Shard {
       // lease (rules D23, R30). A snapshot that is being installed leaves a part of the state.
       const { logTimeMs } = this.machine;
       const replaced = this.replacedSince(loads);
+      const founded = this.machine.isFounded;
       let at = 0;
       for (const { keys, outcome, done } of reads) {
         const from = at;
         at += keys.length;
         if (replaced) {
           done(readError('restoring'), undefined);
+          continue;
+        }
+        if (!founded) {
+          done(notFounded(), undefined);
           continue;
         }
         const owned = keys.every((key, n) => {
@@ -308,7 +328,13 @@ export class Shard {
     const lastSlot = request.slot ?? slotCount - 1;
     for (let looked = 0; end === undefined; looked++) {
       const state = this.machine.slotState(slot);
-      if (state.ownership !== SlotOwnership.owned) return wrongShard();
+      if (state.ownership !== SlotOwnership.owned) {
+        if (!this.machine.isFounded) return notFounded();
+        if (looked === 0) return wrongShard();
+        // From here on another shard has it.
+        end = { slot, after: undefined };
+        break;
+      }
       const room = {
         bytesMax: request.bytesMax - bytes,
         lengthMax: request.lengthMax - kvs.length,
@@ -391,6 +417,7 @@ export class Shard {
    */
   private sweep(): void {
     if (!this.group.isLeader || !this.leading || this.expiring) return;
+    if (!this.machine.isFounded) this.found();
     const logTimeMs = this.time.now(this.machine.logTimeMs);
     const slots = [...this.machine.due.dueBy(logTimeMs)];
     if (slots.length === 0) return;
@@ -403,6 +430,16 @@ export class Shard {
         this.onFatal(error instanceof Error ? error : new Error(String(error)));
       },
     );
+  }
+
+  /** Whichever leader comes first says it; the first entry counts (rule D30). */
+  private found(): void {
+    const slots = this.birthSlots();
+    if (slots === undefined || this.founding) return;
+    this.founding = true;
+    this.group.propose(encodeFound(slots, this.time.now(this.machine.logTimeMs)), () => {
+      this.founding = false;
+    });
   }
 
   private async expire(slots: readonly Slot[], logTimeMs: number): Promise<void> {
@@ -454,6 +491,14 @@ function wrongShard(): KvError {
   return new KvError('the slot of this key is not owned by this shard', {
     code: 'KV_WRONG_SHARD',
     outcome: 'notApplied',
+  });
+}
+
+function notFounded(): KvError {
+  return new KvError('the shard is only being created: try again', {
+    code: 'KV_UNAVAILABLE',
+    outcome: 'notApplied',
+    retryAfterMs,
   });
 }
 

@@ -137,7 +137,16 @@ export interface SlotState {
   readonly expiring: boolean;
 }
 
-/** A slot that was never written: this shard owns all of them from the beginning. */
+/** A slot that this shard never had. */
+export const absentSlotState: SlotState = {
+  ownership: SlotOwnership.absent,
+  epoch: 0,
+  instance: 0,
+  change: 0,
+  expiring: false,
+};
+
+/** A slot that this shard was born with, and that was never written. */
 export const firstSlotState: SlotState = {
   ownership: SlotOwnership.owned,
   epoch: 1,

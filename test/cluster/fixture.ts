@@ -23,7 +23,11 @@ const quickFlags = {
 
 /** Runs with a cluster; stops it and removes its data afterwards, also when the test failed. */
 export async function withCluster(
-  options: { readonly nodes?: number; readonly flags?: Readonly<Record<string, string>> },
+  options: {
+    readonly nodes?: number;
+    readonly shards?: number;
+    readonly flags?: Readonly<Record<string, string>>;
+  },
   run: (fixture: Fixture) => Promise<void>,
 ): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'quorate-test-'));
@@ -32,6 +36,7 @@ export async function withCluster(
   try {
     cluster = await LocalCluster.start({
       nodes: options.nodes ?? 3,
+      shards: options.shards ?? 1,
       directory,
       basePort: 0,
       flags: { ...quickFlags, ...options.flags },

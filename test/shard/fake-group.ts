@@ -24,6 +24,7 @@ interface Waiting {
 
 export class FakeGroup implements Group<CommandResult> {
   readonly id = groupId(1);
+  isRestoring = false;
   readonly replica = replicaId(1);
   term = 1;
   leaderNode: Group<CommandResult>['leaderNode'];

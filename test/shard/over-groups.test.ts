@@ -14,7 +14,7 @@ import type { Applied } from '../../src/group/state-machine.js';
 import { slotOf } from '../../src/router/slot.js';
 import type { CommandResult } from '../../src/shard/command.js';
 import { encodeWrites } from '../../src/shard/command-codec.js';
-import { ShardMachine } from '../../src/shard/shard-machine.js';
+import { WholeShard } from './replica.js';
 import { MemoryNetwork } from '../../src/transport/memory-transport.js';
 import { quickRaft, readIndex, smallLimits, withCluster } from '../group/cluster.js';
 import { SimulatedDisk } from '../storage/raft-log/simulated-disk.js';
@@ -42,7 +42,7 @@ class RecordingEngine extends MemoryEngine {
 }
 
 /** A shard whose every batch drops an instance of a slot, as the end of a migration does. */
-class ClearingMachine extends ShardMachine {
+class ClearingMachine extends WholeShard {
   override async apply(
     entries: readonly Entry[],
     batch: EngineBatch,

@@ -14,7 +14,7 @@ import {
   type Engine,
 } from '../../storage/index.js';
 import { slotOf, type Slot } from '../../src/router/slot.js';
-import { encodeWrites, type Due } from '../../src/shard/command-codec.js';
+import { encodeWrites, type Due, type SlotSpan } from '../../src/shard/command-codec.js';
 import type { CommandResult, KeyValue, Write, WriteResult } from '../../src/shard/command.js';
 import { isExpired, keyValue } from '../../src/shard/apply-run.js';
 import { firstDue } from '../../src/shard/expiry-index.js';
@@ -22,12 +22,24 @@ import { ShardMachine } from '../../src/shard/shard-machine.js';
 import { decodeValue, encodeSlotState, type SlotState } from '../../src/shard/value-codec.js';
 import { bytes } from './command-texts.js';
 
+const everySlot: readonly SlotSpan[] = [{ first: 0, last: 16_383 }];
+
 export const entryOf = (data: Uint8Array, index: number): Entry => ({
   index,
   term: 1,
   kind: EntryKind.command,
   data,
 });
+
+/** A shard that was born with all slots, as most tests want it: their first entry is a write. */
+export class WholeShard extends ShardMachine {
+  protected override founding: readonly SlotSpan[] | undefined = everySlot;
+
+  override async load(): Promise<void> {
+    await super.load();
+    this.founding ??= everySlot;
+  }
+}
 
 export class Replica {
   readonly engine: Engine;
@@ -38,7 +50,7 @@ export class Replica {
   private constructor(engine: Engine, prefix: Uint8Array) {
     this.engine = engine;
     this.prefix = prefix;
-    this.machine = new ShardMachine(engine, prefix);
+    this.machine = new WholeShard(engine, prefix);
   }
 
   /** A replica that never applied anything; there is nothing to load. */

@@ -69,6 +69,7 @@ export class ServedShard {
       clock,
       log: (_level, _fields, message) => this.logged.push(message),
       onFatal: (error) => this.fatal.push(error),
+      birthSlots: () => undefined,
     });
   }
 

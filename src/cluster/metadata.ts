@@ -1,0 +1,69 @@
+/** The metadata group as a service: commands in, their outcome or an error that says what to do. */
+import { KvError } from '../errors.js';
+import type { Group } from '../group/group.js';
+import { encodeMetaCommand, type MetaCommand, type MetaResult } from '../meta/meta-machine.js';
+
+type Done = Extract<MetaResult, { kind: 'done' }>;
+
+export class Metadata {
+  private readonly group: Group<MetaResult>;
+  private readonly addressOf: (node: number) => string;
+
+  constructor(group: Group<MetaResult>, addressOf: (node: number) => string) {
+    this.group = group;
+    this.addressOf = addressOf;
+  }
+
+  get isLeader(): boolean {
+    return this.group.isLeader;
+  }
+
+  /**
+   * Resolves when the command is applied. Rejects with KvError: KV_NOT_LEADER with the leader's address,
+   * KV_INVALID for a refusal (nothing was changed), KV_UNKNOWN_OUTCOME when leadership was lost.
+   */
+  run(command: MetaCommand): Promise<Done> {
+    return new Promise((resolve, reject) => {
+      const { group } = this;
+      if (!group.isLeader) {
+        reject(this.notLeader());
+        return;
+      }
+      group.propose(encodeMetaCommand(command), (outcome) => {
+        if (outcome.kind === 'applied') {
+          const { result } = outcome;
+          if (result.kind === 'done') resolve(result);
+          else reject(new KvError(result.message, { code: 'KV_INVALID', outcome: 'notApplied' }));
+        } else if (outcome.kind === 'unknown') {
+          reject(
+            new KvError(
+              'leadership of the metadata group was lost meanwhile: look, then try again',
+              {
+                code: 'KV_UNKNOWN_OUTCOME',
+                outcome: 'unknown',
+              },
+            ),
+          );
+        } else {
+          reject(this.notLeader());
+        }
+      });
+    });
+  }
+
+  private notLeader(): KvError {
+    const leaderNode = this.group.leaderNode ?? 0;
+    if (leaderNode === 0) {
+      return new KvError('the metadata group has no leader just now: try again', {
+        code: 'KV_UNAVAILABLE',
+        outcome: 'notApplied',
+        retryAfterMs: 200,
+      });
+    }
+    const leaderAddress = this.addressOf(leaderNode);
+    return new KvError(
+      `this node does not lead the metadata group: ask node ${leaderNode} at ${leaderAddress}`,
+      { code: 'KV_NOT_LEADER', outcome: 'notApplied', leaderNode, leaderAddress },
+    );
+  }
+}

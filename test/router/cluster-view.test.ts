@@ -1,0 +1,59 @@
+import { expect } from 'chai';
+import { groupId, nodeId, replicaId } from '../../raft/index.js';
+import { ClusterView, RemoteReplicas } from '../../src/cluster/cluster-view.js';
+import { noCluster, type ShardRecord, type Topology } from '../../src/meta/topology.js';
+import { slot } from '../../src/router/slot.js';
+
+function shard(id: number, nodes: readonly number[]): ShardRecord {
+  const replicas = nodes.map((node) => ({ replica: replicaId(node * 10), node: nodeId(node) }));
+  return { id: groupId(id), replicas, replication: 3, founders: replicas, birthSlots: [] };
+}
+
+const half = (version: number, low: number, high: number): Topology => ({
+  ...noCluster,
+  version,
+  shards: [shard(1, [1, 2, 3]), shard(2, [2, 3, 4])],
+  slots: [
+    { first: 0, last: 8191, shard: low, epoch: 1 },
+    { first: 8192, last: 16_383, shard: high, epoch: 1 },
+  ],
+});
+
+describe("a node's view of the cluster", () => {
+  it('knows no shard before there is a cluster', () => {
+    expect(new ClusterView().shardOf(slot(5))).to.equal(undefined);
+  });
+
+  it('takes newer topologies and ignores older ones', () => {
+    const view = new ClusterView();
+    view.update(half(3, 1, 2));
+    expect(view.shardOf(slot(0))?.id).to.equal(1);
+    view.update(half(2, 2, 1));
+    expect(view.shardOf(slot(0))?.id).to.equal(1);
+    view.update(half(4, 2, 1));
+    expect(view.shardOf(slot(0))?.id).to.equal(2);
+    expect(view.version).to.equal(4);
+  });
+
+  it('asks of a shard elsewhere the leader it heard of, and last whom it could not reach', () => {
+    const remote = new RemoteReplicas(shard(1, [1, 2, 3]));
+    expect(remote.bestNode).to.equal(1);
+    remote.avoid(1);
+    expect(remote.bestNode).to.equal(2);
+    remote.learn(3);
+    expect(remote.bestNode).to.equal(3);
+    remote.learn(9);
+    expect(remote.bestNode, 'a stranger').to.equal(3);
+    remote.avoid(3);
+    expect(remote.bestNode).to.equal(2);
+  });
+
+  it('keeps what it learnt of the nodes that stay when replicas change', () => {
+    const remote = new RemoteReplicas(shard(1, [1, 2, 3]));
+    remote.learn(2);
+    remote.follow(shard(1, [5, 3, 2]));
+    expect(remote.bestNode).to.equal(2);
+    remote.follow(shard(1, [5]));
+    expect(remote.bestNode).to.equal(5);
+  });
+});
