@@ -71,8 +71,12 @@ export class Applier<R> {
   reset({ index }: SnapshotMeta): void {
     this.appliedIndex = index;
     this.milestones.length = 0;
-    for (const { done } of this.placeWaiters.splice(0))
-      done({ kind: 'unknown', reason: 'snapshotInstalled' });
+    this.loseWaiters('snapshotInstalled');
+  }
+
+  /** What they wait for may still be applied elsewhere. */
+  loseWaiters(reason: 'snapshotInstalled' | 'closed'): void {
+    for (const { done } of this.placeWaiters.splice(0)) done({ kind: 'unknown', reason });
   }
 
   private async run(entries: readonly Entry[]): Promise<void> {

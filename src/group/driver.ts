@@ -161,13 +161,13 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     change: MembershipChange,
     done: (outcome: ProposeOutcome<undefined>) => void,
   ): void {
-    const verdict = this.node.proposeMembership(change);
-    if (verdict.kind === 'appended') {
+    const verdict = this.closed ? undefined : this.node.proposeMembership(change);
+    if (verdict?.kind === 'appended') {
       this.applier.waitForPlace(verdict, done);
       this.surroundings.wake();
       return;
     }
-    const reason = reasonOf(verdict);
+    const reason = verdict === undefined ? 'closed' : reasonOf(verdict);
     queueMicrotask(() => {
       done({ kind: 'notApplied', reason });
     });
@@ -270,6 +270,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.closed = true;
     this.proposals.loseAll('closed');
     this.reads.failAll('closed');
+    this.applier.loseWaiters('closed');
     this.incoming?.finish({ ok: false, reason: 'the node is stopping' });
   }
 
@@ -369,7 +370,10 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.installing = installSnapshot(this, snapshot, incoming)
       .then((ok) => {
         this.installing = undefined;
-        if (this.closed) return;
+        if (this.closed) {
+          incoming.finish({ ok: false, reason: 'the replica is closed' });
+          return;
+        }
         this.onInstalled(snapshot, ok);
         incoming.finish(ok ? { ok } : { ok, reason: 'the install failed' });
       })

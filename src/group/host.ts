@@ -14,7 +14,7 @@ import {
   type RestoredState,
   type SnapshotMeta,
 } from '../../raft/index.js';
-import { replicaPrefix, type Engine, type RaftLog } from '../../storage/index.js';
+import { replicaPrefix, replicaRange, type Engine, type RaftLog } from '../../storage/index.js';
 import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { GroupMessage, IncomingSnapshot, Transport } from '../transport/transport.js';
@@ -22,6 +22,7 @@ import { Driver } from './driver.js';
 import type { DriverSurroundings, GroupLimits } from './group-context.js';
 import type { Group } from './group.js';
 import { recoverReplica } from './recover.js';
+import { clearRemovedReplicas } from './removed-replicas.js';
 import type { StateMachine } from './state-machine.js';
 
 export type RaftSettings = Omit<RaftOptions, 'id' | 'seed' | 'silentTicks'>;
@@ -120,11 +121,36 @@ export class Host {
     return driver;
   }
 
+  /**
+   * Drops this node's replica of a group for ever: whoever waits for it learns that it is closed, and
+   * no replica with this id, or a lower one, is created here again (rule D01).
+   */
+  async removeGroup(id: GroupId): Promise<void> {
+    const driver = this.groups.get(id);
+    if (driver === undefined) return;
+    const { log, engine, logLine } = this.options;
+    this.groups.delete(id);
+    driver.close();
+    // Nothing writes any more: neither a batch being applied nor a snapshot being installed.
+    await driver.idle();
+    // The durable floor first: after a crash in between, `start` finds by it what is left to clear.
+    await log.removeGroup(id);
+    await engine.clear(replicaRange(replicaPrefix(id, driver.replica)));
+    logLine('info', { group: id, replica: driver.replica }, 'replica removed');
+  }
+
+  /** The highest replica id of the group that was removed here, or `noReplica`. */
+  removedFloor(id: GroupId): ReplicaId {
+    return this.options.log.removedFloor(id);
+  }
+
   /** Begins to listen, to tick and to work. Rejects when the peer port is taken. */
   async start(): Promise<void> {
-    const { transport, clock, tickMs } = this.options;
+    const { transport, clock, tickMs, log, engine, logLine } = this.options;
     // All groups are open: what recovery found of them need not stay in memory.
-    this.options.log.forgetRecovered();
+    log.forgetRecovered();
+    const cleared = await clearRemovedReplicas(engine, (group) => log.removedFloor(group));
+    if (cleared > 0) logLine('info', { cleared }, 'cleared what was left of removed replicas');
     await transport.start({
       onMessages: (from, messages) => {
         this.onMessages(from, messages);

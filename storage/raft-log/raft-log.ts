@@ -136,6 +136,7 @@ export class RaftLog {
     this.assertOpen();
     const { replica } = this.admission(group);
     this.admissions.delete(group);
+    this.recoveredGroups = this.recoveredGroups.filter((each) => each.group !== group);
     this.floors.set(group, replica);
     await this.durable([{ kind: 'groupRemoved', group, replica }]);
   }
