@@ -1,17 +1,26 @@
 /**
  * The shards of which this node has a replica: opened again after a restart, created and removed as
- * the topology says, and led by whom it names first.
+ * the topology says, brought to the members that it names, and led by whom it names first.
+ *
+ * All of this looks at what is and at what should be, again and again: nothing is lost by a crash.
  */
-import type { GroupId, NodeId, ReplicaId } from '../../raft/index.js';
+import { isVoter, type GroupId, type NodeId, type ReplicaId } from '../../raft/index.js';
 import type { Engine, RecoveredGroup } from '../../storage/index.js';
 import type { Group } from '../group/group.js';
 import type { Host } from '../group/host.js';
-import { shardRecordOf, type ShardRecord, type Topology } from '../meta/topology.js';
+import {
+  replacementOf,
+  shardRecordOf,
+  type ReplicaRecord,
+  type ShardRecord,
+  type Topology,
+} from '../meta/topology.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { CommandResult } from '../shard/command.js';
 import { ShardMachine } from '../shard/shard-machine.js';
 import { Shard } from '../shard/shard.js';
+import { nextStep } from './membership-keeper.js';
 
 export interface LocalShardsOptions {
   readonly node: NodeId;
@@ -33,19 +42,37 @@ export interface LocalShard {
 /** A leader is asked to hand over to the shard's first replica this often at most, ms. */
 const handBackEveryMs = 3000;
 
+/** Between two looks at whether shards and members are those of the topology, ms. */
+const keepEveryMs = 1000;
+
+/**
+ * So many looks a replica that is to go waits for its group to let it go, if by its own log it still
+ * counts. One that was away when it was removed never hears of it.
+ */
+const farewellRounds = 10;
+
 export class LocalShards {
   private readonly options: LocalShardsOptions;
   private readonly shards = new Map<GroupId, LocalShard>();
   private topology: Topology | undefined;
-  /** Creations happen one after the other. */
+  /** Creations and removals happen one after the other. */
   private following: Promise<void> = Promise.resolve();
-  private readonly stopHandingBack: () => void;
+  /** Looks since the topology names the replica no more. */
+  private readonly unnamed = new Map<ReplicaId, number>();
+  private readonly stops: readonly (() => void)[];
+  private closed = false;
 
   constructor(options: LocalShardsOptions) {
     this.options = options;
-    this.stopHandingBack = options.clock.every(handBackEveryMs, () => {
-      this.handBack();
-    });
+    const { clock } = options;
+    this.stops = [
+      clock.every(handBackEveryMs, () => {
+        this.handBack();
+      }),
+      clock.every(keepEveryMs, () => {
+        this.keep();
+      }),
+    ];
   }
 
   get(id: GroupId): LocalShard | undefined {
@@ -64,28 +91,68 @@ export class LocalShards {
   /** Creates what the topology gives to this node. Whatever fails stops the node. */
   follow(topology: Topology): void {
     this.topology = topology;
+    this.align(topology);
+  }
+
+  close(): void {
+    this.closed = true;
+    for (const stop of this.stops) stop();
+    for (const { shard } of this.shards.values()) shard.close();
+  }
+
+  // ---- replicas on this node
+
+  private align(topology: Topology): void {
     this.following = this.following
-      .then(() => this.create(topology))
+      .then(async () => {
+        for (const id of this.departing(topology)) await this.remove(id);
+        for (const arriving of this.arriving(topology)) await this.create(arriving);
+      })
       .catch((error: unknown) => {
+        // What is under way while the node stops finds log and engine closed.
+        if (this.closed) return;
         this.options.onFatal(error instanceof Error ? error : new Error(String(error)));
       });
   }
 
-  close(): void {
-    this.stopHandingBack();
-    for (const { shard } of this.shards.values()) shard.close();
+  /** Named on this node, and neither here nor removed from here before (rule D01). */
+  private arriving(topology: Topology): readonly { shard: ShardRecord; own: ReplicaRecord }[] {
+    const { node, host } = this.options;
+    return topology.shards.flatMap((shard) => {
+      const own = shard.replicas.find((each) => each.node === node);
+      if (own === undefined || this.closed || this.shards.has(shard.id)) return [];
+      // A topology from before the removal: after a restart, an old one may be heard again.
+      return own.replica > host.removedFloor(shard.id) ? [{ shard, own }] : [];
+    });
   }
 
-  private async create(topology: Topology): Promise<void> {
-    for (const shard of topology.shards) {
-      if (this.shards.has(shard.id)) continue;
-      const own = shard.replicas.find(({ node }) => node === this.options.node);
-      if (own === undefined) continue;
-      // A founder's log begins with all founders as voters. Nobody else's does: whoever comes later
-      // learns from the leader who the members are.
-      const isFounder = shard.founders.some(({ replica }) => replica === own.replica);
-      await this.open(shard.id, own.replica, isFounder ? shard.founders : []);
-    }
+  private async create({ shard, own }: { shard: ShardRecord; own: ReplicaRecord }): Promise<void> {
+    // A founder's log begins with all founders as voters. Nobody else's does: whoever comes later
+    // learns from the leader who the members are.
+    const isFounder = shard.founders.some(({ replica }) => replica === own.replica);
+    await this.open(shard.id, own.replica, isFounder ? shard.founders : []);
+  }
+
+  /** Replicas that have no place here any more, and that nobody waits for. */
+  private departing(topology: Topology): readonly GroupId[] {
+    if (this.closed) return [];
+    return this.all()
+      .filter(({ id, group }) => {
+        if (!isUnnamed(topology, id, group.replica) || group.isLeader) return false;
+        const { membership } = group.status().membership;
+        const looks = this.unnamed.get(group.replica) ?? 0;
+        return !isVoter(membership, group.replica) || looks >= farewellRounds;
+      })
+      .map(({ id }) => id);
+  }
+
+  private async remove(id: GroupId): Promise<void> {
+    const local = this.shards.get(id);
+    if (local === undefined) return;
+    this.shards.delete(id);
+    this.unnamed.delete(local.group.replica);
+    local.shard.close();
+    await this.options.host.removeGroup(id);
   }
 
   private async open(
@@ -108,6 +175,41 @@ export class LocalShards {
     this.shards.set(id, { id, group, shard });
   }
 
+  // ---- members, and who leads
+
+  private keep(): void {
+    const { topology } = this;
+    if (topology === undefined) return;
+    for (const { id, group } of this.shards.values()) {
+      if (isUnnamed(topology, id, group.replica))
+        this.unnamed.set(group.replica, (this.unnamed.get(group.replica) ?? 0) + 1);
+      const record = shardRecordOf(topology, id);
+      if (record !== undefined && group.isLeader) this.keepMembers(group, record, topology);
+    }
+    if (this.departing(topology).length > 0 || this.arriving(topology).length > 0)
+      this.align(topology);
+  }
+
+  private keepMembers(
+    group: Group<CommandResult>,
+    { id, replicas }: ShardRecord,
+    topology: Topology,
+  ): void {
+    const { isConnected, log } = this.options;
+    const issuedBelow = topology.next.replica;
+    const step = nextStep(group.status(), { replicas, issuedBelow, isConnected });
+    if (step?.kind === 'handOver') {
+      group.transferLeadership(step.to);
+    } else if (step?.kind === 'change') {
+      const { addLearners, remove } = step.change;
+      const fields = { group: id, add: addLearners.map((member) => member.id), remove };
+      group.changeMembership(step.change, (outcome) => {
+        // Whatever became of it, the next look sees what is.
+        log('info', { ...fields, outcome: outcome.kind }, 'changed the members of a shard');
+      });
+    }
+  }
+
   /** Leaders are spread as replicas are: the first one of each shard leads when it can. */
   private handBack(): void {
     const { node, isConnected } = this.options;
@@ -121,4 +223,14 @@ export class LocalShards {
       if (caughtUp && isConnected(first.node)) group.transferLeadership(first.replica);
     }
   }
+}
+
+/**
+ * The topology has no place for the replica, neither as a member nor as one that is being replaced.
+ * Not so when it does not know the id yet: then it is older than the replica.
+ */
+function isUnnamed(topology: Topology, id: GroupId, replica: ReplicaId): boolean {
+  if (replica >= topology.next.replica) return false;
+  const isNamed = shardRecordOf(topology, id)?.replicas.some((each) => each.replica === replica);
+  return isNamed !== true && replacementOf(topology, id)?.from.replica !== replica;
 }
