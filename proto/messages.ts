@@ -206,6 +206,31 @@ export interface TopologyReply {
   nodes: NodeInfo[];
   shards: ShardInfo[];
   slots: SlotRangeInfo[];
+  document: string;
+}
+
+export interface JoinRequest {
+  clusterId: string;
+  directoryId: Uint8Array;
+  peerAddress: string;
+  clientAddress: string;
+  labels: string[];
+  weight: number;
+}
+
+export interface JoinReply {
+  nodeId: number;
+  topology?: Optional<TopologyReply>;
+}
+
+export interface ChangeClusterRequest {
+  command: string;
+}
+
+export interface ChangeClusterReply {
+  version: number;
+  changed: boolean;
+  issued: string;
 }
 
 export interface NodeInfo {

@@ -57,7 +57,16 @@ const rules: readonly Rule[] = [
   },
   {
     from: 'src/api',
-    may: [...observe, 'proto', 'src/router', 'src/shard', 'src/group', 'src/meta', 'src/config'],
+    may: [
+      ...observe,
+      'proto',
+      'src/router',
+      'src/shard',
+      'src/group',
+      'src/meta',
+      'src/config',
+      'src/cluster',
+    ],
   },
   { from: 'src/client', may: ['src/errors.ts', 'proto', 'src/router/slot.ts'] },
   // `quorate server` loads the server's entry, and only then.
@@ -70,7 +79,7 @@ const rules: readonly Rule[] = [
 ];
 
 /** `main.ts`, tests and scripts put things together and may see everything. */
-const free = ['src/main.ts', 'src/node.ts', 'test', 'scripts'];
+const free = ['src/main.ts', 'src/node.ts', 'src/foundations.ts', 'test', 'scripts'];
 
 const bannedInRaft =
   /\b(async|await|Promise|Date|Math\.random|console|process|setTimeout|setInterval)\b/;

@@ -1,44 +1,52 @@
 /**
  * Puts a node together, floor by floor, and takes it apart again in the opposite order.
  */
-import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { groupId, nodeId, replicaId, type NodeId } from '../raft/index.js';
-import { MemoryEngine, RaftLog, RocksEngine, type Engine } from '../storage/index.js';
-import type { GroupStatusMessage, InitClusterRequest, StatusReply } from '../proto/messages.js';
+import { groupId, nodeId, replicaId } from '../raft/index.js';
+import type {
+  GroupStatusMessage,
+  InitClusterRequest,
+  JoinRequest,
+  StatusReply,
+} from '../proto/messages.js';
 import { adminMethods, type AdminGroup } from './api/admin-service.js';
 import { BatchService, batchPath } from './api/batch-service.js';
 import { ClientListener } from './api/client-listener.js';
 import { Deadlines } from './api/deadlines.js';
 import { Dispatch, type Route } from './api/dispatch.js';
-import { Forwarder } from './api/forwarder.js';
 import { GrpcDoor } from './api/grpc-door.js';
 import { createGrpcServer, type GrpcServer } from './api/grpc-server.js';
 import { HttpEndpoint } from './api/http-endpoint.js';
 import { KvService } from './api/kv-service.js';
+import { MetadataDoor } from './api/metadata-door.js';
 import type { ApiLimits } from './api/limits.js';
 import { defaultLimits } from './api/limits.js';
 import { ScanService, scanPagePath } from './api/scan-service.js';
+import { TopologyFeed } from './api/topology-feed.js';
 import { UnaryDoor } from './api/unary-door.js';
 import { ClusterView } from './cluster/cluster-view.js';
 import { LocalShards } from './cluster/local-shards.js';
 import { Metadata } from './cluster/metadata.js';
+import { writeTopologyCache } from './cluster/topology-cache.js';
 import { formatAddress } from './config/address.js';
 import { KvError } from './errors.js';
 import type { Config } from './config/config.js';
-import { Identity } from './config/identity.js';
-import { Host, type HostedGroup, type RaftSettings } from './group/host.js';
+import {
+  layFoundations,
+  peerAddresses,
+  type FoundationOptions,
+  type Foundations,
+} from './foundations.js';
+import type { HostedGroup } from './group/host.js';
 import { MetaMachine, type MetaResult } from './meta/meta-machine.js';
+import type { Issued } from './meta/commands.js';
 import type { Topology } from './meta/topology.js';
 import { DiskSpace } from './observe/disk-space.js';
-import type { Clock } from './observe/clock.js';
-import type { Log } from './observe/log.js';
 import { LoopDelayMeter } from './observe/loop-delay.js';
 import { Metrics } from './observe/metrics.js';
 import type { Slot } from './router/slot.js';
 import { startOf } from './shard/scan-cursor.js';
-import { TcpTransport } from './transport/tcp-transport.js';
 
 const MiB = 1024 * 1024;
 const metadataGroup = groupId(0);
@@ -46,54 +54,41 @@ const handOverMs = 2000;
 const drainMs = 1000;
 
 interface Parts {
-  readonly metadata: Metadata;
+  /** Undefined on a node that has no replica of the metadata group. */
+  readonly metadata: Metadata | undefined;
   readonly shards: LocalShards;
   readonly view: ClusterView;
   readonly disk: DiskSpace;
 }
 
-export interface NodeOptions {
-  readonly config: Config;
-  readonly log: Log;
-  readonly clock: Clock;
-  /** The node cannot go on; nothing is acknowledged any more. Called once. */
-  readonly onFatal: (error: Error) => void;
-}
-
-/** Everything below the services. */
-interface Foundations {
-  readonly identity: Identity;
-  readonly engine: Engine;
-  readonly raftLog: RaftLog;
-  readonly transport: TcpTransport;
-  readonly host: Host;
-}
+export type NodeOptions = FoundationOptions;
 
 export class QuorateNode {
   private readonly options: NodeOptions;
   private readonly foundations: Foundations;
-  private readonly metadata: Metadata;
+  private readonly door: MetadataDoor;
   private readonly shards: LocalShards;
   private readonly view: ClusterView;
   private readonly disk: DiskSpace;
   private readonly deadlines: Deadlines;
-  private readonly forwarder: Forwarder;
   private readonly loopDelay = new LoopDelayMeter();
   private readonly startedMs: number;
   private listener: ClientListener | undefined;
   private endpoint: HttpEndpoint | undefined;
   private grpc: GrpcServer | undefined;
   private stopHealth: () => void = () => undefined;
+  private feed: TopologyFeed | undefined;
 
   private constructor(options: NodeOptions, foundations: Foundations, parts: Parts) {
     this.options = options;
     this.foundations = foundations;
-    this.metadata = parts.metadata;
     this.shards = parts.shards;
     this.view = parts.view;
     this.disk = parts.disk;
     this.deadlines = new Deadlines(options.clock);
-    this.forwarder = new Forwarder(options.clock);
+    const { metadata, view } = parts;
+    const { link } = foundations;
+    this.door = new MetadataDoor({ metadata, view, link, clock: options.clock });
     this.startedMs = options.clock.monotonicMs();
   }
 
@@ -101,9 +96,9 @@ export class QuorateNode {
   static async open(options: NodeOptions): Promise<QuorateNode> {
     const { config, log, clock, onFatal } = options;
     const foundations = await layFoundations(options);
-    const { host, engine, raftLog, transport } = foundations;
+    const { node: own, host, engine, raftLog, transport } = foundations;
     const shards = new LocalShards({
-      node: nodeId(config.nodeId),
+      node: own,
       host,
       engine,
       clock,
@@ -114,10 +109,17 @@ export class QuorateNode {
     // Before the topology is known: a restarted node votes and serves with what it had.
     await shards.recover(raftLog.recovered.filter(({ group }) => group !== metadataGroup));
     const view = new ClusterView();
-    const metadata = await openMetadata(options, foundations, (topology) => {
+    const onTopology = (topology: Topology): void => {
+      if (topology.version <= view.version) return;
       view.update(topology);
+      transport.follow(peerAddresses(config, topology));
       shards.follow(topology);
-    });
+      writeTopologyCache(config.dataDirectory, topology);
+    };
+    // A node that has joined has no replica of the metadata group: it is told by others.
+    const joined = config.join.length > 0;
+    const metadata = joined ? undefined : await openMetadata(options, foundations, onTopology);
+    if (foundations.topology !== undefined) onTopology(foundations.topology);
     const disk = await DiskSpace.open({
       directory: config.dataDirectory,
       reserveBytes: config.diskReserveMib * MiB,
@@ -134,6 +136,7 @@ export class QuorateNode {
       },
     });
     const node = new QuorateNode(options, foundations, { metadata, shards, view, disk });
+    if (joined) node.feed = new TopologyFeed(clock, { view, link: foundations.link, onTopology });
     await node.serve();
     return node;
   }
@@ -142,6 +145,7 @@ export class QuorateNode {
   async close(): Promise<void> {
     const { host, raftLog, engine } = this.foundations;
     this.stopHealth();
+    this.feed?.close();
     this.grpc?.health.setStatus('', 'NOT_SERVING');
     this.grpc?.health.setStatus('quorate.v1.KV', 'NOT_SERVING');
     // While it hands over, this node goes on answering: requests are forwarded to the next leader.
@@ -151,7 +155,7 @@ export class QuorateNode {
     this.shards.close();
     await host.close();
     this.deadlines.close();
-    this.forwarder.close();
+    this.foundations.forwarder.close();
     this.disk.close();
     this.loopDelay.close();
     await raftLog.close();
@@ -163,7 +167,7 @@ export class QuorateNode {
     const limits = limitsOf(config);
     const dispatch = new Dispatch({
       clock,
-      forwarder: this.forwarder,
+      forwarder: this.foundations.forwarder,
       routeOf: (slot) => this.routeOf(slot),
       startOf: (page) => startOf(page).slot,
       addressOf: (node) => this.clientAddressOf(node),
@@ -191,7 +195,9 @@ export class QuorateNode {
         groups: () => this.adminGroups(),
         node: () => this.nodeStatus(),
         topology: () => this.view.topology,
-        initCluster: (request) => this.initCluster(request),
+        initCluster: (request, forwarded) => this.initCluster(request, forwarded),
+        join: (request, forwarded) => this.join(request, forwarded),
+        changeCluster: (command, forwarded) => this.door.changeText(command, forwarded),
       }),
     });
     await this.foundations.host.start();
@@ -226,9 +232,12 @@ export class QuorateNode {
     return { kind: 'remote', shard: this.view.remote(record) };
   }
 
-  private async initCluster({ shards, replicas }: InitClusterRequest): Promise<Topology> {
-    const { config, clock } = this.options;
-    await this.metadata.run({
+  private async initCluster(
+    { shards, replicas }: InitClusterRequest,
+    forwarded: boolean,
+  ): Promise<Topology> {
+    const { config } = this.options;
+    const command = {
       kind: 'init',
       clusterId: config.clusterId,
       nodes: config.initialCluster.map(({ node, peer, client }) => ({
@@ -242,15 +251,52 @@ export class QuorateNode {
       metadata: config.initialCluster.map(({ node }) => ({ replica: node, node })),
       shards,
       replication: replicas,
-      nowMs: Math.floor(clock.wallMs()),
-    });
+    };
+    const { version } = await this.door.changeText(JSON.stringify(command), forwarded);
+    return this.topologyAt(version);
+  }
+
+  private async join(
+    request: JoinRequest,
+    forwarded: boolean,
+  ): Promise<{ nodeId: number; topology: Topology }> {
+    const { config } = this.options;
+    const { clusterId, directoryId, peerAddress, clientAddress, labels, weight } = request;
+    if (clusterId !== config.clusterId) {
+      throw new KvError(
+        `this is cluster '${config.clusterId}', not '${clusterId}': correct --join or --cluster-id`,
+        { code: 'KV_INVALID', outcome: 'notApplied' },
+      );
+    }
+    const command = {
+      kind: 'addNode',
+      directoryId: Buffer.from(directoryId).toString('hex'),
+      peerAddress,
+      clientAddress,
+      labels: Object.fromEntries(labels.map((label) => label.split('=', 2))),
+      weight,
+    };
+    const { version, issued } = await this.door.changeText(JSON.stringify(command), forwarded);
+    const { node = 0 } = JSON.parse(issued) as Issued;
+    return { nodeId: node, topology: await this.topologyAt(version) };
+  }
+
+  /** The topology once this node knows this version of it, or a later one. */
+  private async topologyAt(version: number): Promise<Topology> {
+    const { clock } = this.options;
+    const deadline = clock.monotonicMs() + 5000;
+    while (this.view.version < version && clock.monotonicMs() < deadline) {
+      await new Promise<void>((resolve) => {
+        clock.after(20, resolve);
+      });
+    }
     return this.view.topology;
   }
 
   /** Hexadecimal. A first node must have been heard once before a cluster is made of it. */
   private directoryOf(node: number): string {
     const { identity } = this.foundations;
-    const known = node === this.options.config.nodeId ? identity.directoryId : identity.known(node);
+    const known = node === this.foundations.node ? identity.directoryId : identity.known(node);
     if (known !== undefined) return Buffer.from(known).toString('hex');
     throw new KvError(`node ${node} has not been heard yet: start it, then try again`, {
       code: 'KV_UNAVAILABLE',
@@ -356,19 +402,19 @@ export class QuorateNode {
   private nodeStatus(): Omit<StatusReply, 'groups'> {
     const { config, clock } = this.options;
     const { transport, raftLog } = this.foundations;
+    const peers = peerAddresses(config, this.view.topology);
     return {
       clusterId: config.clusterId,
-      nodeId: config.nodeId,
+      nodeId: this.foundations.node,
       version: packageVersion,
       uptimeMs: Math.floor(clock.monotonicMs() - this.startedMs),
       clientAddress: formatAddress(config.clientAddress),
       peerAddress: formatAddress(config.peerAddress),
       peers: transport.peers().map(({ node, connected, roundTripUs }) => {
-        const member = config.initialCluster.find((each) => each.node === node);
-        const peerAddress = member === undefined ? '' : formatAddress(member.peer);
+        const peerAddress = peers.get(node);
         return {
           nodeId: node,
-          peerAddress,
+          peerAddress: peerAddress === undefined ? '' : formatAddress(peerAddress),
           clientAddress: this.clientAddressOf(node) ?? '',
           connected,
           roundTripUs,
@@ -399,85 +445,6 @@ function readVersion(): string {
     }
   }
   return 'unknown';
-}
-
-async function layFoundations({ config, log, clock, onFatal }: NodeOptions): Promise<Foundations> {
-  const identity = Identity.open({
-    directory: config.dataDirectory,
-    clusterId: config.clusterId,
-    nodeId: config.nodeId,
-  });
-  // First the engine: its lock keeps a second process away from the Raft log as well.
-  const engine =
-    config.engine === 'memory'
-      ? new MemoryEngine()
-      : await RocksEngine.open({
-          directory: join(config.dataDirectory, 'state'),
-          memoryBytesMax: config.engineMemoryMib * MiB,
-        });
-  const raftLog = await RaftLog.open({
-    directory: join(config.dataDirectory, 'raft-log'),
-    segmentBytes: config.segmentMib * MiB,
-    tailBytesMax: 4 * MiB,
-    heldSegmentsMax: 16,
-    onFailure: onFatal,
-  });
-  const own = {
-    clusterId: config.clusterId,
-    nodeId: nodeId(config.nodeId),
-    directoryId: identity.directoryId,
-  };
-  const transport = new TcpTransport({
-    own,
-    listen: config.peerAddress,
-    peers: new Map<NodeId, Config['peerAddress']>(
-      config.initialCluster.map(({ node, peer }) => [nodeId(node), peer]),
-    ),
-    clock,
-    log,
-    registry: identity,
-  });
-  const host = new Host({
-    node: own.nodeId,
-    log: raftLog,
-    engine,
-    transport,
-    clock,
-    tickMs: config.tickMs,
-    raft: raftSettings(config),
-    limits: {
-      proposalsMax: 100_000,
-      readsMax: 100_000,
-      durableMarkBytes: Math.min(8, config.logKeptMib / 2) * MiB,
-      logKeptBytes: config.logKeptMib * MiB,
-    },
-    logLine: log,
-    seed: randomInt(2 ** 32),
-    onFatal,
-  });
-  return { identity, engine, raftLog, transport, host };
-}
-
-function raftSettings(config: Config): RaftSettings {
-  const { electionTicks, heartbeatTicks } = config;
-  return {
-    electionTicks,
-    heartbeatTicks,
-    // The rest of an election timeout is the drift that clocks may have (R31, R33).
-    leaseTicks: config.leases ? Math.floor((electionTicks * config.leasePercent) / 100) : 0,
-    preVote: true,
-    checkQuorum: true,
-    entryBytesMax: config.requestBytesMax + 64 * 1024,
-    messageBytesMax: MiB,
-    inflightMessagesMax: 256,
-    inflightBytesMax: 16 * MiB,
-    uncommittedBytesMax: config.uncommittedMib * MiB,
-    windowBytesMax: 16 * MiB,
-    // A disk or apply loop that has not moved for two election timeouts hangs.
-    stalledTicksMax: electionTicks * 2,
-    quietTicks: Math.ceil(config.quietAfterMs / config.tickMs),
-    promoteLagMax: 64,
-  };
 }
 
 function limitsOf(config: Config): ApiLimits {

@@ -1,7 +1,10 @@
 /** The Admin service: what a node says of itself, and the little an operator can ask of it. */
 import type {
+  ChangeClusterReply,
+  ChangeClusterRequest,
   GroupStatusMessage,
   InitClusterRequest,
+  JoinRequest,
   ReplicaHashReply,
   ReplicaHashRequest,
   StatusReply,
@@ -29,7 +32,12 @@ export interface AdminServiceOptions {
   readonly groups: () => readonly AdminGroup[];
   readonly topology: () => Topology;
   /** Rejects with KvError, KV_NOT_LEADER among them: only the metadata group's leader does it. */
-  readonly initCluster: (request: InitClusterRequest) => Promise<Topology>;
+  readonly initCluster: (request: InitClusterRequest, forwarded: boolean) => Promise<Topology>;
+  readonly join: (
+    request: JoinRequest,
+    forwarded: boolean,
+  ) => Promise<{ nodeId: number; topology: Topology }>;
+  readonly changeCluster: (command: string, forwarded: boolean) => Promise<ChangeClusterReply>;
   /** Everything of the node's status but the groups. */
   readonly node: () => Omit<StatusReply, 'groups'>;
 }
@@ -67,15 +75,22 @@ export function adminMethods(options: AdminServiceOptions): AdminMethods {
   // The decoder of each method made its request of the very type that stands here.
   return {
     Status: () => Promise.resolve({ ...node(), groups: groups().map((group) => group.status()) }),
-    InitCluster: async (request) =>
-      topologyReply(await options.initCluster(request as InitClusterRequest)),
+    InitCluster: async (request, forwarded) =>
+      topologyReply(await options.initCluster(request as InitClusterRequest, forwarded)),
+    Join: async (request, forwarded) => {
+      const { nodeId, topology } = await options.join(request as JoinRequest, forwarded);
+      return { nodeId, topology: topologyReply(topology) };
+    },
+    ChangeCluster: (request, forwarded) =>
+      options.changeCluster((request as ChangeClusterRequest).command, forwarded),
     GetTopology: () => Promise.resolve(topologyReply(options.topology())),
     TransferLeader: async (request) => Promise.resolve(transfer(request as TransferLeaderRequest)),
     ReplicaHash: async (request) => find((request as ReplicaHashRequest).groupId).hash(),
   };
 }
 
-function topologyReply({ clusterId, version, nodes, shards, slots }: Topology): TopologyReply {
+function topologyReply(topology: Topology): TopologyReply {
+  const { clusterId, version, nodes, shards, slots } = topology;
   return {
     clusterId,
     version,
@@ -94,5 +109,6 @@ function topologyReply({ clusterId, version, nodes, shards, slots }: Topology): 
       replication,
     })),
     slots: slots.map(({ first, last, shard, epoch }) => ({ first, last, shardId: shard, epoch })),
+    document: JSON.stringify(topology),
   };
 }

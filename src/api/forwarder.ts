@@ -40,6 +40,8 @@ export interface ForwardRequest {
   readonly path: string;
   readonly request: Uint8Array;
   readonly call: CallContext;
+  /** This node asks for itself: whoever is asked may pass it on once. */
+  readonly asOrigin?: boolean;
 }
 
 export class Forwarder {
@@ -51,7 +53,10 @@ export class Forwarder {
   }
 
   /** Calls `done` exactly once, with the leader's reply bytes or its error, or a KvError of ours. */
-  forward({ address, path, request, call }: ForwardRequest, done: UnaryDone): void {
+  forward(
+    { address, path, request, call, asOrigin = false }: ForwardRequest,
+    done: UnaryDone,
+  ): void {
     const link = this.linkTo(address);
     const remainingMs = call.deadlineMs - this.clock.monotonicMs();
     const stream = link.session.request({
@@ -60,7 +65,7 @@ export class Forwarder {
       'content-type': 'application/grpc+proto',
       te: 'trailers',
       'grpc-timeout': formatTimeout(remainingMs),
-      [forwardedHeader]: '1',
+      ...(asOrigin ? {} : { [forwardedHeader]: '1' }),
     });
     // Also when the connection is only being made: it may come up any moment, and a deadline that
     // passes then must not promise that nothing happened.
@@ -100,8 +105,6 @@ export class Forwarder {
     session.on('close', () => {
       if (this.links.get(address) === link) this.links.delete(address);
     });
-    // A connection of the node must not keep the process alive.
-    session.unref();
     this.links.set(address, link);
     return link;
   }

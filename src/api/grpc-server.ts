@@ -42,7 +42,9 @@ export interface StreamMethods {
 }
 
 /** Admin calls: decoded request in, reply out. Reject with KvError. */
-export type AdminMethods = Readonly<Record<string, (request: object) => Promise<object>>>;
+export type AdminMethods = Readonly<
+  Record<string, (request: object, forwarded: boolean) => Promise<object>>
+>;
 
 export interface GrpcServerOptions {
   readonly limits: ApiLimits;
@@ -199,7 +201,7 @@ function adminImplementation(methods: AdminMethods): UntypedServiceImplementatio
   const implementation: UntypedServiceImplementation = {};
   for (const [name, method] of Object.entries(methods)) {
     const handler: handleUnaryCall<object, object> = (call, callback) => {
-      method(call.request).then(
+      method(call.request, call.metadata.get(forwardedHeader).length > 0).then(
         (reply) => {
           callback(null, reply);
         },

@@ -1,6 +1,7 @@
 /** `quorate cluster ...`: making a cluster, and looking at it as a whole. */
 import { Command } from 'commander';
 import type { TopologyReply } from '../../proto/messages.js';
+import { change } from './node-commands.js';
 import { parseInteger, withClient, withClientFlags, type ClientFlags } from './options.js';
 import { printJson, printTable } from './output.js';
 
@@ -28,6 +29,15 @@ export function clusterCommand(): Command {
       withClient(flags, async (client) => {
         show(await client.topology(), flags.output);
       }),
+  );
+  withClientFlags(
+    cluster
+      .command('set <name> <value>')
+      .description('change a setting: suspectAfterMs, downAfterMs, replaceAfterMs, repairsMax'),
+  ).action((name: string, value: string, flags: ClientFlags) =>
+    withClient(flags, (client) =>
+      change(client, flags, { kind: 'setSetting', name, value: Number(value) }),
+    ),
   );
   return cluster;
 }

@@ -24,6 +24,8 @@ export interface LocalNode {
   readonly directory: string;
   /** What the process wrote to standard error: its log. */
   readonly logFile: string;
+  /** Not one of the first nodes: it joined them. */
+  readonly joins: boolean;
 }
 
 export interface LocalClusterOptions {
@@ -42,14 +44,36 @@ export interface LocalClusterOptions {
   readonly execArguments?: readonly string[];
 }
 
+/** Chooses ports and a directory. */
+async function prepareNode(
+  options: LocalClusterOptions,
+  node: number,
+  joins: boolean,
+): Promise<LocalNode> {
+  const base = options.basePort === 0 ? 0 : options.basePort + (node - 1) * portStep;
+  const ports = base === 0 ? await freePorts(3) : [base, base + 1, base + 2];
+  const directory = join(options.directory, `node-${node}`);
+  mkdirSync(directory, { recursive: true });
+  const [client, peer, http] = ports.map((port) => `${host}:${port}`);
+  return {
+    node,
+    clientAddress: client ?? '',
+    peerAddress: peer ?? '',
+    httpAddress: http ?? '',
+    directory,
+    logFile: join(options.directory, `node-${node}.log`),
+    joins,
+  };
+}
+
 /** Throws when a node stops by itself: the end of its log is in the message. */
 export class LocalCluster {
-  readonly nodes: readonly LocalNode[];
+  readonly nodes: LocalNode[];
   private readonly options: LocalClusterOptions;
   private readonly processes = new Map<number, ChildProcess>();
   private readonly client: QuorateClient;
 
-  private constructor(nodes: readonly LocalNode[], options: LocalClusterOptions) {
+  private constructor(nodes: LocalNode[], options: LocalClusterOptions) {
     this.nodes = nodes;
     this.options = options;
     this.client = new QuorateClient({ endpoints: nodes.map((node) => node.clientAddress) });
@@ -80,21 +104,20 @@ export class LocalCluster {
   static async prepare(options: LocalClusterOptions): Promise<LocalCluster> {
     const nodes: LocalNode[] = [];
     for (let node = 1; node <= options.nodes; node++) {
-      const base = options.basePort === 0 ? 0 : options.basePort + (node - 1) * portStep;
-      const ports = base === 0 ? await freePorts(3) : [base, base + 1, base + 2];
-      const directory = join(options.directory, `node-${node}`);
-      mkdirSync(directory, { recursive: true });
-      const [client, peer, http] = ports.map((port) => `${host}:${port}`);
-      nodes.push({
-        node,
-        clientAddress: client ?? '',
-        peerAddress: peer ?? '',
-        httpAddress: http ?? '',
-        directory,
-        logFile: join(options.directory, `node-${node}.log`),
-      });
+      nodes.push(await prepareNode(options, node, false));
     }
     return new LocalCluster(nodes, options);
+  }
+
+  /**
+   * One more node, which joins the running cluster and is given the next id. Resolves when its process
+   * runs; it serves a little later.
+   */
+  async addNode(extraFlags: Readonly<Record<string, string>> = {}): Promise<LocalNode> {
+    const added = await prepareNode(this.options, this.nodes.length + 1, true);
+    this.nodes.push(added);
+    this.startNode(added.node, extraFlags);
+    return added;
   }
 
   get endpoints(): readonly string[] {
@@ -238,16 +261,22 @@ export class LocalCluster {
   }
 
   private argumentsOf(node: LocalNode, extraFlags: Readonly<Record<string, string>>): string[] {
+    const first = this.nodes.filter(({ joins }) => !joins);
+    const place: Record<string, string> = node.joins
+      ? { join: first.map((member) => member.clientAddress).join(',') }
+      : {
+          'node-id': String(node.node),
+          'initial-cluster': first
+            .map((member) => `${member.node}=${member.peerAddress}/${member.clientAddress}`)
+            .join(','),
+        };
     const flags: Record<string, string> = {
       'cluster-id': 'local',
-      'node-id': String(node.node),
       'data-directory': node.directory,
       'client-address': node.clientAddress,
       'peer-address': node.peerAddress,
       'http-address': node.httpAddress,
-      'initial-cluster': this.nodes
-        .map((member) => `${member.node}=${member.peerAddress}/${member.clientAddress}`)
-        .join(','),
+      ...place,
       ...this.options.flags,
       ...extraFlags,
     };

@@ -6,6 +6,7 @@ import { clusterCommand } from './cluster-commands.js';
 import { runDemo } from './demo.js';
 import { devCommand } from './dev.js';
 import { kvCommand } from './kv-commands.js';
+import { nodeCommand } from './node-commands.js';
 import { parseInteger } from './options.js';
 import { ExitCode, reportError } from './output.js';
 import { serverCommand } from './server-command.js';
@@ -41,6 +42,7 @@ function program(): Command {
     .addCommand(devCommand())
     .addCommand(serverCommand())
     .addCommand(clusterCommand())
+    .addCommand(nodeCommand())
     .addCommand(statusCommand())
     .addCommand(kvCommand())
     .showHelpAfterError('(--help shows how)');

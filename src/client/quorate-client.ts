@@ -6,6 +6,8 @@ import { Client, credentials } from '@grpc/grpc-js';
 import type {
   BatchReply,
   BatchRequest,
+  ChangeClusterReply,
+  ChangeClusterRequest,
   DeleteReply,
   DeleteRequest,
   GetReply,
@@ -57,6 +59,11 @@ const methods = {
     'Admin/GetTopology',
     'GetTopologyRequest',
     'TopologyReply',
+  ),
+  changeCluster: method<ChangeClusterRequest, ChangeClusterReply>(
+    'Admin/ChangeCluster',
+    'ChangeClusterRequest',
+    'ChangeClusterReply',
   ),
   transferLeader: method<TransferLeaderRequest, TransferLeaderReply>(
     'Admin/TransferLeader',
@@ -199,6 +206,11 @@ export class QuorateClient {
   /** Makes one cluster of the first nodes; `endpoints` must name them. The same again changes nothing. */
   initCluster(request: InitClusterRequest, options: OperationOptions = {}): Promise<TopologyReply> {
     return this.retry(methods.initCluster, request, options);
+  }
+
+  /** One command of the metadata group, e.g. { kind: 'drain', node: 3 }. KV_INVALID: it was refused. */
+  changeCluster(command: object, options: OperationOptions = {}): Promise<ChangeClusterReply> {
+    return this.retry(methods.changeCluster, { command: JSON.stringify(command) }, options);
   }
 
   /** The cluster as the node that answers knows it. */

@@ -18,6 +18,11 @@ export class Metadata {
     return this.group.isLeader;
   }
 
+  /** The node that leads it, as far as this replica knows. */
+  get leaderNode(): number | undefined {
+    return this.group.leaderNode;
+  }
+
   /**
    * Resolves when the command is applied. Rejects with KvError: KV_NOT_LEADER with the leader's address,
    * KV_INVALID for a refusal (nothing was changed), KV_UNKNOWN_OUTCOME when leadership was lost.

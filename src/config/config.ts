@@ -90,6 +90,30 @@ const members = z.unknown().transform((value, context): readonly ClusterMember[]
   return parsed.filter((member) => member !== undefined);
 });
 
+/** "10.0.0.1:7400,10.0.0.2:7400". */
+const addresses = z.unknown().transform((value, context): readonly string[] => {
+  const parts = typeof value === 'string' ? value.split(',').map((part) => part.trim()) : [''];
+  const bad = parts.find((part) => parseAddress(part) === undefined);
+  if (bad === undefined) return parts;
+  context.addIssue({
+    code: 'custom',
+    message: `must list host:port, separated by commas, got ${show(bad)}`,
+  });
+  return z.NEVER;
+});
+
+/** "host=a,zone=b". */
+const labels = z.unknown().transform((value, context): readonly string[] => {
+  const parts = typeof value === 'string' ? value.split(',').map((part) => part.trim()) : [''];
+  const bad = parts.find((part) => !/^[a-z][a-z0-9-]{0,31}=[^=,]{1,64}$/.test(part));
+  if (bad === undefined) return parts;
+  context.addIssue({
+    code: 'custom',
+    message: `must list name=value, separated by commas, got ${show(bad)}`,
+  });
+  return z.NEVER;
+});
+
 function parseMember(part: string): ClusterMember | undefined {
   const match = /^(\d+)=([^/]+)\/([^/]+)$/.exec(part);
   const peer = parseAddress(match?.[2] ?? '');
@@ -108,12 +132,19 @@ const MiB = 1024 * 1024;
 const schema = z
   .strictObject({
     clusterId: text(/^[A-Za-z0-9._-]{1,64}$/, 'must be 1 to 64 letters, digits, dots, dashes'),
-    nodeId: integer(1, 0xffff_ffff),
+    /** 0: the cluster gives it one (`join`). */
+    nodeId: integer(0, 0xffff_ffff).default(0),
     dataDirectory: text(/./, 'must name a directory'),
     clientAddress: address.default({ host: '127.0.0.1', port: 7400 }),
     peerAddress: address.default({ host: '127.0.0.1', port: 7401 }),
     httpAddress: address.default({ host: '127.0.0.1', port: 7402 }),
-    initialCluster: members,
+    /** The first nodes, the same list on each of them; none for a node that joins. */
+    initialCluster: members.default([]),
+    /** Client addresses of nodes of a running cluster, to be joined. */
+    join: addresses.default([]),
+    /** What the operator wants known of this node: `host` tells failure domains apart. */
+    labels: labels.default([]),
+    weight: integer(1, 1000).default(100),
     /** `memory` keeps state in memory only: it comes back from the Raft log after a restart. */
     engine: choice(['rocksdb', 'memory']).default('rocksdb'),
     tickMs: integer(5, 1000).default(25),
@@ -156,7 +187,14 @@ const schema = z
     }
     const ids = config.initialCluster.map((member) => member.node);
     if (new Set(ids).size !== ids.length) problem('initialCluster', 'names a node id twice');
-    if (!ids.includes(config.nodeId)) {
+    if (config.join.length > 0) {
+      if (ids.length > 0)
+        problem('join', 'a node that joins has no initialCluster: give one of them');
+      if (config.nodeId !== 0)
+        problem('join', 'a node that joins is given its nodeId: leave it out');
+    } else if (ids.length === 0) {
+      problem('initialCluster', 'is missing: list the first nodes, or name running ones with join');
+    } else if (!ids.includes(config.nodeId)) {
       problem('initialCluster', `does not name this node (nodeId ${config.nodeId})`);
     }
   });

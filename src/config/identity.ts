@@ -79,6 +79,29 @@ export class Identity {
     return new Identity(path, fields, false);
   }
 
+  /**
+   * Opens or creates the identity of a directory whose node gets its id from the cluster: 0 until
+   * then. The directory id is durable before anybody is asked, so that a lost answer can be asked for
+   * again (rule D40). Throws IdentityMismatch for a directory of another cluster.
+   */
+  static openToJoin(options: { readonly directory: string; readonly clusterId: string }): Identity {
+    const path = join(options.directory, fileName);
+    const nodeId = existsSync(path) ? parse(path).nodeId : 0;
+    return Identity.open({ ...options, nodeId });
+  }
+
+  /** 0: the cluster has not been asked yet. */
+  get nodeId(): number {
+    return this.fields.nodeId;
+  }
+
+  /** The cluster has given this directory its node id. Durable on return. */
+  settle(nodeId: number): void {
+    const fields = { ...this.fields, nodeId };
+    writeDurably(this.path, fields);
+    this.fields = fields;
+  }
+
   /** 16 bytes. */
   get directoryId(): Uint8Array {
     return Buffer.from(this.fields.directoryId, 'hex');

@@ -268,6 +268,8 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   close(): void {
     this.closed = true;
+    // Its keys may be about to go: a read or scan under way must not take what is left for the whole.
+    this.caughtUpAtMs = Number.NEGATIVE_INFINITY;
     this.proposals.loseAll('closed');
     this.reads.failAll('closed');
     this.applier.loseWaiters('closed');

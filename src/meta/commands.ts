@@ -180,6 +180,14 @@ export type MetaResult =
     }
   | (Refusal & { readonly version: number });
 
+/** What an operator wrote, with the time at which it is taken. Throws for what is no command. */
+export function parseMetaCommand(fields: unknown, now: number): MetaCommand {
+  if (typeof fields !== 'object' || fields === null) throw new TypeError('a command is an object');
+  const withTime = commandSchema.safeParse({ ...fields, nowMs: now });
+  // Commands that have nothing to do with time refuse to be given one.
+  return withTime.success ? withTime.data : commandSchema.parse(fields);
+}
+
 /** Throws for a command of the wrong shape (a weight that is no number, say). */
 export function encodeMetaCommand(command: MetaCommand, ifVersion?: number): Uint8Array {
   const envelope = envelopeSchema.parse({

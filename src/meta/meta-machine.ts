@@ -16,7 +16,12 @@ import { decodeMetaCommand, type MetaResult } from './commands.js';
 import { behindPieces, changedPieces, joinPieces, pieceStart } from './topology-pieces.js';
 import { noCluster, type Topology } from './topology.js';
 
-export { encodeMetaCommand, type MetaCommand, type MetaResult } from './commands.js';
+export {
+  encodeMetaCommand,
+  parseMetaCommand,
+  type MetaCommand,
+  type MetaResult,
+} from './commands.js';
 
 export class MetaMachine implements StateMachine<MetaResult> {
   readonly range: KeyRange;

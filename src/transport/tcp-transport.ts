@@ -64,28 +64,45 @@ export class TcpTransport implements Transport {
     malformed: 0,
   };
   private flushScheduled = false;
+  private addresses: ReadonlyMap<NodeId, PeerAddress>;
+  private receiver: TransportReceiver | undefined;
   private stopProbing: Cancel = () => undefined;
 
   constructor(options: TcpTransportOptions) {
     this.options = options;
+    this.addresses = options.peers;
     this.limits = options.limits ?? defaultConnectionLimits;
     this.server = createServer();
   }
 
   async start(receiver: TransportReceiver): Promise<void> {
-    const { clock, peers, own } = this.options;
+    const { clock } = this.options;
     await this.listen(receiver);
+    this.receiver = receiver;
+    this.follow(this.addresses);
+    this.stopProbing = clock.every(this.limits.pingEveryMs, () => {
+      for (const connection of this.outgoing.values()) connection.probe();
+      for (const connection of this.incoming) connection.probe();
+    });
+  }
+
+  /** From now on these are all the other nodes: connects to new ones, leaves those that are gone. */
+  follow(peers: ReadonlyMap<NodeId, PeerAddress>): void {
+    this.addresses = peers;
+    const { receiver } = this;
+    if (receiver === undefined) return;
+    for (const [node, connection] of this.outgoing) {
+      if (peers.has(node)) continue;
+      connection.close();
+      this.outgoing.delete(node);
+    }
     for (const node of peers.keys()) {
-      if (node === own.nodeId) continue;
+      if (node === this.options.own.nodeId || this.outgoing.has(node)) continue;
       const options = this.outgoingOptions(node, (connected) => {
         receiver.onConnection(node, connected);
       });
       this.outgoing.set(node, new OutgoingConnection(options));
     }
-    this.stopProbing = clock.every(this.limits.pingEveryMs, () => {
-      for (const connection of this.outgoing.values()) connection.probe();
-      for (const connection of this.incoming) connection.probe();
-    });
   }
 
   /** The port it listens on. */
@@ -156,7 +173,7 @@ export class TcpTransport implements Transport {
     node: NodeId,
     onConnection: (connected: boolean) => void,
   ): OutgoingOptions {
-    const { own, peers, clock, registry, log } = this.options;
+    const { own, clock, registry, log } = this.options;
     return {
       own,
       node,
@@ -169,7 +186,7 @@ export class TcpTransport implements Transport {
         this.count(name, by);
       },
       address: () => {
-        const address = peers.get(node);
+        const address = this.addresses.get(node);
         if (address === undefined) throw new Error(`node ${node} has no peer address`);
         return address;
       },
@@ -177,7 +194,7 @@ export class TcpTransport implements Transport {
   }
 
   private incomingOptions(receiver: TransportReceiver): IncomingOptions {
-    const { own, peers, registry, clock, log } = this.options;
+    const { own, registry, clock, log } = this.options;
     const { handshakeMsMax, pingEveryMs, silenceMsMax, snapshotStallMsMax } = this.limits;
     return {
       own,
@@ -186,7 +203,7 @@ export class TcpTransport implements Transport {
       clock,
       log,
       handshakeMsMax,
-      isKnown: (node) => [...peers.keys()].some((peer) => peer === node),
+      isKnown: (node) => [...this.addresses.keys()].some((peer) => peer === node),
       // The peer cuts a silent connection itself: twice its patience, so that it comes first.
       silentProbesMax: {
         raft: Math.ceil((2 * silenceMsMax) / pingEveryMs),

@@ -82,10 +82,19 @@ describe('a cluster of several shards', function () {
           }
         }
       });
+      /** Each counter has gone on by so many. */
+      const goOn = async (by: number): Promise<void> => {
+        const before = new Map(acknowledged);
+        await cluster.waitFor('every counter goes on', 30_000, () =>
+          Promise.resolve(
+            counters.every((key) => (acknowledged.get(key) ?? 0) >= (before.get(key) ?? 0) + by),
+          ),
+        );
+      };
       for (const node of [1, 3]) {
-        await new Promise((resolve) => setTimeout(resolve, 1000));
+        await goOn(30);
         await cluster.kill(node);
-        await new Promise((resolve) => setTimeout(resolve, 1500));
+        await goOn(30);
         cluster.startNode(node);
         await cluster.waitUntilReady(30_000);
       }

@@ -101,8 +101,28 @@ describe('config', () => {
   });
 
   it('says what is missing', () => {
-    const problems = problemsOf(sources({ flags: {} })).join('\n');
-    for (const name of Object.keys(required)) expect(problems).to.contain(name);
+    const nothing = problemsOf(sources({ flags: {} })).join();
+    for (const name of ['clusterId', 'dataDirectory']) expect(nothing).to.contain(name);
+    const { clusterId, dataDirectory } = required;
+    const alone = problemsOf(sources({ flags: { clusterId, dataDirectory } })).join();
+    expect(alone).to.match(/initialCluster.*: is missing.*join/);
+  });
+
+  it('takes either first nodes or nodes to join, and no node id with the latter', () => {
+    const { clusterId, dataDirectory } = required;
+    const joining = { clusterId, dataDirectory, join: '10.0.0.1:7400, 10.0.0.2:7400' };
+    const config = loadConfig(sources({ flags: { ...joining, labels: 'host=a,zone=b' } }));
+    expect(config.join).to.deep.equal(['10.0.0.1:7400', '10.0.0.2:7400']);
+    expect(config.labels).to.deep.equal(['host=a', 'zone=b']);
+    const both = problemsOf(sources({ flags: { ...required, join: '10.0.0.1:7400' } })).join('\n');
+    expect(both).to.match(/join.*: a node that joins has no initialCluster/);
+    expect(both).to.match(/join.*: a node that joins is given its nodeId/);
+    expect(problemsOf(sources({ flags: { ...joining, join: 'somewhere' } })).join()).to.match(
+      /join.*: must list host:port/,
+    );
+    expect(problemsOf(sources({ flags: { ...joining, labels: 'host' } })).join()).to.match(
+      /labels.*: must list name=value/,
+    );
   });
 
   it('maps option names to environment variables', () => {

@@ -1,0 +1,102 @@
+/** Admin calls from this node to others, over the connections that forwarded requests use. */
+import { codecOf, type Codec } from '../../proto/definitions.js';
+import type {
+  ChangeClusterReply,
+  ChangeClusterRequest,
+  GetTopologyRequest,
+  JoinReply,
+  JoinRequest,
+  StatusReply,
+  StatusRequest,
+  TopologyReply,
+} from '../../proto/messages.js';
+import type { Clock } from '../observe/clock.js';
+import type { Forwarder } from './forwarder.js';
+import { toKvError } from './status.js';
+
+interface AdminCall<Q, R> {
+  readonly path: string;
+  readonly request: Codec<Q>;
+  readonly reply: Codec<R>;
+}
+
+const admin = <Q extends object, R extends object>(
+  method: string,
+  request: string,
+  reply: string,
+): AdminCall<Q, R> => ({
+  path: `/quorate.v1.Admin/${method}`,
+  request: codecOf<Q>(`quorate.v1.${request}`),
+  reply: codecOf<R>(`quorate.v1.${reply}`),
+});
+
+const calls = {
+  join: admin<JoinRequest, JoinReply>('Join', 'JoinRequest', 'JoinReply'),
+  changeCluster: admin<ChangeClusterRequest, ChangeClusterReply>(
+    'ChangeCluster',
+    'ChangeClusterRequest',
+    'ChangeClusterReply',
+  ),
+  getTopology: admin<GetTopologyRequest, TopologyReply>(
+    'GetTopology',
+    'GetTopologyRequest',
+    'TopologyReply',
+  ),
+  status: admin<StatusRequest, StatusReply>('Status', 'StatusRequest', 'StatusReply'),
+} as const;
+
+const timeoutMs = 2000;
+
+/** Every method rejects with KvError; nothing is tried twice. */
+export class NodeLink {
+  private readonly forwarder: Forwarder;
+  private readonly clock: Clock;
+
+  constructor(forwarder: Forwarder, clock: Clock) {
+    this.forwarder = forwarder;
+    this.clock = clock;
+  }
+
+  join(address: string, request: JoinRequest): Promise<JoinReply> {
+    return this.call(address, calls.join, request, true);
+  }
+
+  changeCluster(address: string, request: ChangeClusterRequest): Promise<ChangeClusterReply> {
+    return this.call(address, calls.changeCluster, request);
+  }
+
+  topology(address: string): Promise<TopologyReply> {
+    return this.call(address, calls.getTopology, {});
+  }
+
+  status(address: string): Promise<StatusReply> {
+    return this.call(address, calls.status, {});
+  }
+
+  private call<Q, R>(
+    address: string,
+    { path, request, reply }: AdminCall<Q, R>,
+    message: Q,
+    asOrigin = false,
+  ): Promise<R> {
+    return new Promise((resolve, reject) => {
+      const call = {
+        deadlineMs: this.clock.monotonicMs() + timeoutMs,
+        forwarded: false,
+        ended: false,
+        mayHaveApplied: false,
+      };
+      const bytes = request.encode(message);
+      const onward = { address, path, request: bytes, call, asOrigin };
+      this.forwarder.forward(onward, (error, answer) => {
+        if (error !== undefined) reject(error);
+        else
+          try {
+            resolve(reply.decode(answer ?? new Uint8Array()));
+          } catch (malformed) {
+            reject(toKvError(malformed));
+          }
+      });
+    });
+  }
+}

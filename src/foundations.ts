@@ -1,0 +1,168 @@
+/**
+ * The two lower floors of a node, and who it is: identity, state engine, Raft log, transport, host.
+ */
+import { randomInt } from 'node:crypto';
+import { join } from 'node:path';
+import { nodeId, type NodeId } from '../raft/index.js';
+import { MemoryEngine, RaftLog, RocksEngine, type Engine } from '../storage/index.js';
+import { Forwarder } from './api/forwarder.js';
+import { fetchTopology, joinCluster, type Joined } from './api/joining.js';
+import { NodeLink } from './api/node-link.js';
+import { readTopologyCache } from './cluster/topology-cache.js';
+import { formatAddress, parseAddress, type Address } from './config/address.js';
+import type { Config } from './config/config.js';
+import { Identity } from './config/identity.js';
+import { Host, type RaftSettings } from './group/host.js';
+import type { Topology } from './meta/topology.js';
+import type { Clock } from './observe/clock.js';
+import type { Log } from './observe/log.js';
+import { TcpTransport } from './transport/tcp-transport.js';
+
+const MiB = 1024 * 1024;
+
+export interface FoundationOptions {
+  readonly config: Config;
+  readonly log: Log;
+  readonly clock: Clock;
+  /** The node cannot go on; nothing is acknowledged any more. Called once. */
+  readonly onFatal: (error: Error) => void;
+}
+
+/** Everything below the services. */
+export interface Foundations {
+  readonly node: NodeId;
+  readonly identity: Identity;
+  readonly engine: Engine;
+  readonly raftLog: RaftLog;
+  readonly transport: TcpTransport;
+  readonly host: Host;
+  readonly forwarder: Forwarder;
+  readonly link: NodeLink;
+  /** What a node that has joined knows of the cluster from the beginning. */
+  readonly topology: Topology | undefined;
+}
+
+/** Who this node is; one that joins asks the cluster for its id, once. */
+async function findIdentity(
+  { config, log, clock }: FoundationOptions,
+  link: NodeLink,
+): Promise<{ identity: Identity; topology: Topology | undefined }> {
+  const { clusterId, dataDirectory: directory, join: addresses } = config;
+  if (addresses.length === 0) {
+    const identity = Identity.open({ directory, clusterId, nodeId: config.nodeId });
+    return { identity, topology: undefined };
+  }
+  const identity = Identity.openToJoin({ directory, clusterId });
+  const joining = { addresses, link, clock, log };
+  if (identity.nodeId > 0) {
+    return { identity, topology: readTopologyCache(directory) ?? (await fetchTopology(joining)) };
+  }
+  const joined: Joined = await joinCluster(
+    {
+      clusterId,
+      directoryId: identity.directoryId,
+      peerAddress: formatAddress(config.peerAddress),
+      clientAddress: formatAddress(config.clientAddress),
+      labels: [...config.labels],
+      weight: config.weight,
+    },
+    joining,
+  );
+  identity.settle(joined.nodeId);
+  log('info', { node: joined.nodeId }, 'joined the cluster');
+  return { identity, topology: joined.topology };
+}
+
+/** Every other node that has an address: the first ones, and those of the topology. */
+export function peerAddresses(
+  config: Config,
+  topology: Topology | undefined,
+): ReadonlyMap<NodeId, Address> {
+  const addresses = new Map<NodeId, Address>(
+    config.initialCluster.map(({ node, peer }) => [nodeId(node), peer]),
+  );
+  for (const { id, peerAddress, state } of topology?.nodes ?? []) {
+    const address = parseAddress(peerAddress);
+    if (state === 'removed') addresses.delete(id);
+    else if (address !== undefined) addresses.set(id, address);
+  }
+  return addresses;
+}
+
+/** Opens what is on disk; rejects with a message that names the remedy. Listens to nobody yet. */
+export async function layFoundations(options: FoundationOptions): Promise<Foundations> {
+  const { config, log, clock, onFatal } = options;
+  const forwarder = new Forwarder(clock);
+  const link = new NodeLink(forwarder, clock);
+  const { identity, topology } = await findIdentity(options, link);
+  // First the engine: its lock keeps a second process away from the Raft log as well.
+  const engine =
+    config.engine === 'memory'
+      ? new MemoryEngine()
+      : await RocksEngine.open({
+          directory: join(config.dataDirectory, 'state'),
+          memoryBytesMax: config.engineMemoryMib * MiB,
+        });
+  const raftLog = await RaftLog.open({
+    directory: join(config.dataDirectory, 'raft-log'),
+    segmentBytes: config.segmentMib * MiB,
+    tailBytesMax: 4 * MiB,
+    heldSegmentsMax: 16,
+    onFailure: onFatal,
+  });
+  const own = {
+    clusterId: config.clusterId,
+    nodeId: nodeId(identity.nodeId),
+    directoryId: identity.directoryId,
+  };
+  const transport = new TcpTransport({
+    own,
+    listen: config.peerAddress,
+    peers: peerAddresses(config, topology),
+    clock,
+    log,
+    registry: identity,
+  });
+  const host = new Host({
+    node: own.nodeId,
+    log: raftLog,
+    engine,
+    transport,
+    clock,
+    tickMs: config.tickMs,
+    raft: raftSettings(config),
+    limits: {
+      proposalsMax: 100_000,
+      readsMax: 100_000,
+      durableMarkBytes: Math.min(8, config.logKeptMib / 2) * MiB,
+      logKeptBytes: config.logKeptMib * MiB,
+    },
+    logLine: log,
+    seed: randomInt(2 ** 32),
+    onFatal,
+  });
+  const node = own.nodeId;
+  return { node, identity, engine, raftLog, transport, host, forwarder, link, topology };
+}
+
+function raftSettings(config: Config): RaftSettings {
+  const { electionTicks, heartbeatTicks } = config;
+  return {
+    electionTicks,
+    heartbeatTicks,
+    // The rest of an election timeout is the drift that clocks may have (R31, R33).
+    leaseTicks: config.leases ? Math.floor((electionTicks * config.leasePercent) / 100) : 0,
+    preVote: true,
+    checkQuorum: true,
+    entryBytesMax: config.requestBytesMax + 64 * 1024,
+    messageBytesMax: MiB,
+    inflightMessagesMax: 256,
+    inflightBytesMax: 16 * MiB,
+    uncommittedBytesMax: config.uncommittedMib * MiB,
+    windowBytesMax: 16 * MiB,
+    // A disk or apply loop that has not moved for two election timeouts hangs.
+    stalledTicksMax: electionTicks * 2,
+    quietTicks: Math.ceil(config.quietAfterMs / config.tickMs),
+    promoteLagMax: 64,
+  };
+}
