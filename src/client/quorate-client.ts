@@ -169,6 +169,8 @@ export class QuorateClient {
 
   /** Pages of a scan; goes on at another node, from the last cursor, when one fails. */
   async *scan(request: ScanRequest, options: OperationOptions = {}): AsyncGenerator<ScanReply> {
+    // A scan goes on from its cursor; the server takes one beginning, not two.
+    const { afterKey, ...unplaced } = request;
     let { cursor } = request;
     let left = request.limit ?? 0;
     let deadline = this.deadlineOf(options);
@@ -176,8 +178,9 @@ export class QuorateClient {
       const endpoint = this.endpoint();
       try {
         const rest: ScanRequest = {
-          ...request,
+          ...unplaced,
           limit: left,
+          ...(afterKey === undefined || cursor !== request.cursor ? {} : { afterKey }),
           ...(cursor === undefined ? {} : { cursor }),
         };
         const pages = callStream(this.connection(endpoint), methods.scan, rest, {
