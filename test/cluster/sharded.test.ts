@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { KvError, QuorateClient } from '../../src/client/index.js';
+import { slotOf } from '../../src/router/slot.js';
 import { bytes, text, withCluster } from './fixture.js';
 
 const keys = Array.from({ length: 200 }, (_, i) => `key-${i}`);
@@ -104,6 +105,35 @@ describe('a cluster of several shards', function () {
         const { kv } = await client.get({ key: bytes(key) });
         expect(Number(text(kv?.value)), key).to.equal(acknowledged.get(key));
       }
+    }));
+
+  it('shards with a majority elect and serve while the metadata group has none', () =>
+    withCluster({ nodes: 5, shards: 10 }, async ({ cluster, client }) => {
+      const { shards, slots } = await client.topology();
+      const survivors = [4, 5];
+      const alive = shards.filter(
+        ({ nodes }) => nodes.filter((node) => survivors.includes(node)).length >= 2,
+      );
+      expect(alive.length).to.be.greaterThan(0);
+      const shardOfKey = (key: string): number =>
+        slots.find(({ last }) => slotOf(bytes(key)) <= last)?.shardId ?? 0;
+      const served = keys.filter((key) => alive.some(({ shardId }) => shardId === shardOfKey(key)));
+      expect(served.length).to.be.greaterThan(10);
+      for (const key of served) await client.put({ key: bytes(key), value: bytes('before') });
+      for (const node of [1, 2, 3]) await cluster.kill(node);
+      const rest = new QuorateClient({
+        endpoints: survivors.map((node) => cluster.node(node).clientAddress),
+        timeoutMs: 20_000,
+      });
+      for (const key of served) {
+        expect(text((await rest.get({ key: bytes(key) })).kv?.value)).to.equal('before');
+        await rest.put({ key: bytes(key), value: bytes('after') });
+      }
+      const refused = await rest
+        .changeCluster({ kind: 'setWeight', node: 4, weight: 50 }, { timeoutMs: 1000 })
+        .catch((error: unknown) => error);
+      expect(refused).to.be.instanceOf(KvError);
+      rest.close();
     }));
 
   it('D40: is made once: the same again changes nothing, another one is refused', () =>
