@@ -138,6 +138,19 @@ describe('a space of keys as a store, over one node', () => {
     );
   });
 
+  it('begins exactly at its lower bound, though keys lie as close below it as keys can', async () => {
+    const level = open(client, 'close');
+    const long = new Uint8Array(2_000).fill(0x62);
+    const belowLong = Uint8Array.from([...long.subarray(0, -1), 0x61, 0xff]);
+    const below = Uint8Array.from([0x61, ...new Uint8Array(20).fill(0xff)]);
+    const keys = [below, bytes('b'), belowLong, long];
+    await level.batch(keys.map((key) => ({ type: 'put', key, value: 'v' })));
+    expect(await level.keys({ gte: bytes('b') }).all()).to.deep.equal(keys.slice(1));
+    expect(await level.keys({ gte: bytes('b'), limit: 1 }).all()).to.deep.equal([bytes('b')]);
+    expect(await level.keys({ gte: long }).all()).to.deep.equal([long]);
+    expect(await level.keys({ reverse: true, gte: long }).all()).to.deep.equal([long]);
+  });
+
   it('never shows nor clears keys of another space, though in the same slot or of a longer name', async () => {
     const neighbour = neighbourOf('mine');
     const mine = open(client, 'mine');
