@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { replicaId } from '../../raft/index.js';
+import { noReplica, replicaId } from '../../raft/index.js';
 import { shardId, withShardCluster, type ShardCluster, type ShardNode } from './shard-cluster.js';
 
 /** Looks at the topology come once a second: farewells take ten, and two more are enough. */
@@ -167,6 +167,11 @@ describe('the replacement of a replica', () => {
         node.kill();
         await node.start(before);
       }
+      // A leader stays anyway.
+      await cluster.until('another one leads', () => {
+        if (cluster.leader === to) to.shard?.group.transferLeadership(noReplica);
+        return cluster.leader !== undefined && cluster.leader !== to;
+      });
       await cluster.tick(farewellTicks);
       expect(to.shard?.group.replica).to.equal(replica.new);
       const { incoming = [] } = cluster.leader?.shard?.group.status().membership.membership ?? {};
@@ -213,6 +218,11 @@ describe('the replacement of a replica', () => {
     withShardCluster({}, async (cluster) => {
       await cluster.write(5);
       const [from, to] = [await followerOf(cluster), cluster.spare];
+      let isFresh = false;
+      from.shard?.group.readIndex({ lease: false }, ({ kind }) => {
+        isFresh = kind === 'ready';
+      });
+      await cluster.until('it serves reads', () => isFresh);
       cluster.replace(from, to);
       await cluster.until('the members are as wanted', () => cluster.isAsWanted);
       const answer = scanAfterClear(from);
