@@ -67,6 +67,8 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   private installing: Promise<void> | undefined;
   private incoming: IncomingSnapshot | undefined;
   private closed = false;
+  /** The members of the quiet group were all connected, after the last message that came. */
+  private watched = false;
   private readonly counts = {
     proposals: 0,
     snapshotsSent: 0,
@@ -214,9 +216,20 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.proposals.tick(this.ticks);
     this.reads.tick(this.ticks);
     if (this.node.isQuiet) this.watchOthers();
+    this.watched = this.node.isQuiet;
     // A quiet group with nothing to do costs no more than these counters.
     const { node, reads, surroundings } = this;
     if (!node.isQuiet || node.hasReady() || reads.length > 0) surroundings.wake();
+  }
+
+  /**
+   * Quiet, with nobody waiting, and looked at since: ticks would do nothing. The host gives it none
+   * until a connection comes or goes.
+   */
+  get sleeps(): boolean {
+    return (
+      this.watched && this.node.isQuiet && this.reads.length === 0 && this.proposals.length === 0
+    );
   }
 
   /** In a quiet group nobody else would notice that a member may be lost (rule D05). */
@@ -227,6 +240,8 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   /** `from`: the node the message came from; its replica lives there. */
   step(from: NodeId, message: Message): void {
+    // It may be awake for a moment, and fall quiet again behind a connection that broke meanwhile.
+    this.watched = false;
     if (this.places.get(message.from) !== from) this.places.set(message.from, from);
     this.node.step(message);
     this.surroundings.wake();

@@ -60,6 +60,7 @@ export type HostedGroup = Pick<
   | 'replica'
   | 'isLeader'
   | 'tick'
+  | 'sleeps'
   | 'step'
   | 'onSnapshot'
   | 'onDisconnected'
@@ -164,10 +165,21 @@ export class Host {
       },
     });
     this.stopTicker = clock.every(tickMs, () => {
-      this.connected.clear();
-      for (const { node, connected } of transport.peers()) if (connected) this.connected.add(node);
-      for (const group of this.groups.values()) group.tick();
+      const changed = this.lookAtConnections();
+      for (const group of this.groups.values()) if (changed || !group.sleeps) group.tick();
     });
+  }
+
+  /** True when a node came or went since the last look. */
+  private lookAtConnections(): boolean {
+    let changed = false;
+    for (const { node, connected } of this.options.transport.peers()) {
+      if (connected === this.connected.has(node)) continue;
+      changed = true;
+      if (connected) this.connected.add(node);
+      else this.connected.delete(node);
+    }
+    return changed;
   }
 
   allGroups(): readonly HostedGroup[] {
