@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import type { TopologyReply } from '../../proto/messages.js';
 import { change } from './node-commands.js';
 import { parseInteger, withClient, withClientFlags, type ClientFlags } from './options.js';
-import { printJson, printTable } from './output.js';
+import { printJson, printTable, UsageError } from './output.js';
 
 interface InitFlags extends ClientFlags {
   readonly shards: string;
@@ -39,7 +39,23 @@ export function clusterCommand(): Command {
       change(client, flags, { kind: 'setSetting', name, value: Number(value) }),
     ),
   );
+  withClientFlags(
+    cluster.command('change <json>').description('one command of the metadata group, as JSON'),
+  ).action((json: string, flags: ClientFlags) =>
+    withClient(flags, (client) => change(client, flags, parseCommand(json))),
+  );
   return cluster;
+}
+
+function parseCommand(json: string): object {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(json);
+  } catch (error) {
+    throw new UsageError(`the command is not JSON: ${error instanceof Error ? error.message : ''}`);
+  }
+  if (typeof parsed === 'object' && parsed !== null) return parsed;
+  throw new UsageError('the command must be a JSON object, e.g. {"kind": "drain", "node": 3}');
 }
 
 function show(topology: TopologyReply, form: string): void {

@@ -61,12 +61,13 @@ export async function change(
   command: object,
 ): Promise<void> {
   const { changed, version, issued } = await client.changeCluster(command);
-  if (flags.output === 'json')
-    printJson({ changed, version, issued: JSON.parse(issued) as unknown });
-  else
-    console.log(
-      changed ? `ok, map version ${version}` : `nothing to change, map version ${version}`,
-    );
+  const ids = JSON.parse(issued) as Record<string, number>;
+  if (flags.output === 'json') {
+    printJson({ changed, version, issued: ids });
+    return;
+  }
+  const given = Object.entries(ids).map(([name, id]) => `, ${name} ${id}`);
+  console.log(`${changed ? 'ok' : 'nothing to change'}, map version ${version}${given.join('')}`);
 }
 
 async function list(client: QuorateClient, form: string): Promise<void> {

@@ -89,3 +89,47 @@ describe('nodes of a running cluster', function () {
       expect((await client.topology()).nodes[1]?.weight).to.equal(70);
     }));
 });
+
+/** Nodes with a voter of the shard, as its leader says. */
+async function votersOf(cluster: LocalCluster, shard: number): Promise<readonly number[]> {
+  const leader = await cluster.leader(shard);
+  const reply = leader === undefined ? undefined : await cluster.status(leader);
+  const group = reply?.groups.find(({ groupId }) => groupId === shard);
+  return [...(group?.voters ?? [])].sort((a, b) => a - b);
+}
+
+describe('replicas of a running cluster', function () {
+  this.timeout(120_000);
+
+  it('move to another node under load: learner, snapshot, voter, and the old one is gone', () =>
+    withCluster({ nodes: 3, shards: 2 }, async ({ cluster, client }) => {
+      for (let n = 0; n < 300; n++) {
+        await client.put({ key: bytes(`k${n}`), value: Buffer.alloc(2000, n % 251) });
+      }
+      const added = await cluster.addNode();
+      await idOf(cluster, added.clientAddress);
+      const { issued } = await client.changeCluster({
+        kind: 'replaceReplica',
+        shard: 1,
+        from: 1,
+        to: 4,
+      });
+      await cluster.waitFor('node 4 votes in shard 1 and node 1 does not', 60_000, async () => {
+        await client.increment({ key: bytes('during'), delta: 1 });
+        return (await votersOf(cluster, 1)).join() === '2,3,4';
+      });
+      const { operation = 0 } = JSON.parse(issued) as { operation?: number };
+      const ended = { kind: 'endOperation', id: operation, state: 'done', progress: 'moved' };
+      await client.changeCluster(ended);
+      await cluster.waitFor('node 1 has dropped its replica', 30_000, async () => {
+        const reply = await cluster.status(1);
+        return reply !== undefined && !reply.groups.some(({ groupId }) => groupId === 1);
+      });
+      expect(await votersOf(cluster, 2)).to.deep.equal([1, 2, 3]);
+      await cluster.kill(2);
+      for (let n = 0; n < 300; n++) {
+        const { kv } = await client.get({ key: bytes(`k${n}`) });
+        expect(kv?.value[0]).to.equal(n % 251);
+      }
+    }));
+});
