@@ -13,7 +13,7 @@ import { assertNever } from './assert.js';
 import { Candidate } from './candidate.js';
 import { Follower } from './follower.js';
 import { Leader } from './leader.js';
-import { isVoter } from './membership.js';
+import { isMember, isVoter } from './membership.js';
 import type { Message, VoteReply, VoteRequest } from './message.js';
 import { isWellFormed } from './message-check.js';
 import type { ReadVerdict } from './options.js';
@@ -150,10 +150,23 @@ export class Core {
     const { replica } = this;
     if (message.to !== replica.id) replica.drop('otherReplica');
     else if (!isWellFormed(message)) replica.drop('malformed');
+    else if (this.isOfStrangerToQuiet(message)) replica.drop('stranger');
     else {
       this.wakeFor(message);
       if (this.passTermGate(message)) this.dispatch(message);
     }
+  }
+
+  /**
+   * A member that was away when it was removed asks whom it knows, and not a leader that came after it
+   * (R22). It would wake followers behind the back of a quiet leader, and one of them would depose it.
+   * A quiet follower may judge who is a stranger: it had everything when the group fell quiet, and any
+   * change since would have woken it.
+   */
+  private isOfStrangerToQuiet({ type, from }: Message): boolean {
+    const { role, replica } = this;
+    if (type !== 'vote' && type !== 'preVote') return false;
+    return role.kind === 'follower' && role.quiet && !isMember(replica.membership, from);
   }
 
   /**
