@@ -54,7 +54,7 @@ export class ShardNode {
 
   /** `topology`: what it knows when it starts; later ones come by `ShardCluster.change`. */
   async start(topology = this.cluster.topology): Promise<void> {
-    const { clock, network, random } = this.cluster;
+    const { clock, network, random, quietTicks } = this.cluster;
     const { engine, id: node } = this;
     const onFatal = (error: Error): void => {
       this.fatal ??= error;
@@ -69,7 +69,7 @@ export class ShardNode {
       transport,
       clock,
       tickMs,
-      raft: quickRaft,
+      raft: { ...quickRaft, quietTicks },
       limits: { proposalsMax: 1000, readsMax: 1000, durableMarkBytes: 2048, logKeptBytes: 2048 },
       logLine: silentLog,
       seed: random(),
@@ -128,6 +128,12 @@ export class ShardNode {
   }
 }
 
+interface ShardClusterOptions {
+  readonly replicas?: number;
+  readonly seed?: number;
+  readonly quietTicks?: number;
+}
+
 export class ShardCluster {
   readonly clock = new ManualClock();
   readonly network = new MemoryNetwork({ clock: this.clock });
@@ -138,14 +144,18 @@ export class ShardCluster {
   /** Acknowledged, by key. */
   readonly written = new Map<string, string>();
 
-  private constructor({ replicas, seed }: { readonly replicas: number; readonly seed: number }) {
+  /** See `RaftOptions`; 0: groups never fall quiet. */
+  readonly quietTicks: number;
+
+  private constructor({ replicas = 3, seed = 1, quietTicks = 0 }: ShardClusterOptions) {
+    this.quietTicks = quietTicks;
     this.random = randomFrom(seed);
     this.topology = clusterOf(replicas + 1, { shards: 1, replication: replicas });
     this.nodes = this.topology.nodes.map(({ id }) => new ShardNode(this, nodeId(id)));
   }
 
-  static async start({ replicas = 3, seed = 1 } = {}): Promise<ShardCluster> {
-    const cluster = new ShardCluster({ replicas, seed });
+  static async start(options: ShardClusterOptions): Promise<ShardCluster> {
+    const cluster = new ShardCluster(options);
     for (const node of cluster.nodes) await node.start();
     await cluster.write(1);
     return cluster;
@@ -291,7 +301,7 @@ export class ShardCluster {
 
 /** Runs with a cluster and stops its nodes afterwards. */
 export async function withShardCluster(
-  options: { readonly replicas?: number; readonly seed?: number },
+  options: ShardClusterOptions,
   run: (cluster: ShardCluster) => Promise<void>,
 ): Promise<void> {
   const cluster = await ShardCluster.start(options);
