@@ -208,8 +208,9 @@ function decideReplacement(plan: Plan, operation: OperationRecord): void {
     return;
   }
   const failure = failureOf(plan, replacement, report);
-  if (failure === undefined) plan.end(operation.id, 'running', stageOf(replacement, report));
-  else plan.end(operation.id, 'failed', `${failure}: another node is tried`);
+  const stage = stageOf(replacement, report);
+  if (failure !== undefined) plan.end(operation.id, 'failed', `${failure}: another node is tried`);
+  else if (stage !== undefined) plan.end(operation.id, 'running', stage);
 }
 
 /**
@@ -237,12 +238,11 @@ function failureOf(
     : undefined;
 }
 
-function stageOf({ from, to }: Replacement, { voters, learners }: ShardReport): string {
+/** Undefined as long as the shard has not begun. */
+function stageOf({ from, to }: Replacement, { voters, learners }: ShardReport): string | undefined {
   if (voters.includes(to.replica))
     return `replica ${to.replica} is a voter, replica ${from.replica} is leaving`;
-  return learners.includes(to.replica)
-    ? `replica ${to.replica} is catching up`
-    : `replica ${to.replica} is about to be added`;
+  return learners.includes(to.replica) ? `replica ${to.replica} is catching up` : undefined;
 }
 
 // ---- new replacements and additions
