@@ -273,6 +273,9 @@ export interface GroupStatusMessage {
   slots: number;
   keys: number;
   restoring: boolean;
+  voterReplicas: number[];
+  learnerReplicas: number[];
+  membershipCommitted: boolean;
 }
 
 export interface PeerStatusMessage {

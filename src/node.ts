@@ -3,7 +3,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { groupId, nodeId, replicaId } from '../raft/index.js';
+import { groupId, nodeId, replicaId, type GroupId } from '../raft/index.js';
 import type {
   GroupStatusMessage,
   InitClusterRequest,
@@ -26,6 +26,8 @@ import { ScanService, scanPagePath } from './api/scan-service.js';
 import { TopologyFeed } from './api/topology-feed.js';
 import { UnaryDoor } from './api/unary-door.js';
 import { ClusterView } from './cluster/cluster-view.js';
+import { Controller } from './cluster/controller.js';
+import type { ShardReport } from './cluster/decisions.js';
 import { LocalShards } from './cluster/local-shards.js';
 import { Metadata } from './cluster/metadata.js';
 import { writeTopologyCache } from './cluster/topology-cache.js';
@@ -41,7 +43,7 @@ import {
 import type { HostedGroup } from './group/host.js';
 import { MetaMachine, type MetaResult } from './meta/meta-machine.js';
 import type { Issued } from './meta/commands.js';
-import type { Topology } from './meta/topology.js';
+import { shardRecordOf, type Topology } from './meta/topology.js';
 import { DiskSpace } from './observe/disk-space.js';
 import { LoopDelayMeter } from './observe/loop-delay.js';
 import { Metrics } from './observe/metrics.js';
@@ -78,6 +80,7 @@ export class QuorateNode {
   private grpc: GrpcServer | undefined;
   private stopHealth: () => void = () => undefined;
   private feed: TopologyFeed | undefined;
+  private controller: Controller | undefined;
 
   private constructor(options: NodeOptions, foundations: Foundations, parts: Parts) {
     this.options = options;
@@ -136,6 +139,7 @@ export class QuorateNode {
       },
     });
     const node = new QuorateNode(options, foundations, { metadata, shards, view, disk });
+    if (metadata !== undefined) node.lead(metadata);
     if (joined) node.feed = new TopologyFeed(clock, { view, link: foundations.link, onTopology });
     await node.serve();
     return node;
@@ -146,6 +150,7 @@ export class QuorateNode {
     const { host, raftLog, engine } = this.foundations;
     this.stopHealth();
     this.feed?.close();
+    this.controller?.close();
     this.grpc?.health.setStatus('', 'NOT_SERVING');
     this.grpc?.health.setStatus('quorate.v1.KV', 'NOT_SERVING');
     // While it hands over, this node goes on answering: requests are forwarded to the next leader.
@@ -220,6 +225,46 @@ export class QuorateNode {
       { clients: formatAddress(config.clientAddress), peers: formatAddress(config.peerAddress) },
       'serving',
     );
+  }
+
+  /** Acts for the cluster whenever this node leads the metadata group. */
+  private lead(metadata: Metadata): void {
+    const { clock, log } = this.options;
+    const { transport, node } = this.foundations;
+    this.controller = new Controller({
+      node,
+      metadata,
+      view: this.view,
+      clock,
+      log,
+      isConnected: (other) =>
+        transport.peers().some((peer) => peer.node === other && peer.connected),
+      report: (shard) => this.shardReport(shard),
+    });
+    this.controller.start();
+  }
+
+  /** The members of a shard as its leader says, here or elsewhere; undefined when nobody says. */
+  private async shardReport(id: GroupId): Promise<ShardReport | undefined> {
+    const record = shardRecordOf(this.view.topology, id);
+    if (record === undefined) return undefined;
+    const local = this.foundations.host.allGroups().find((group) => group.id === id);
+    if (local?.isLeader === true) return reportOf(this.groupStatus(local));
+    const remote = this.view.remote(record);
+    const node = local?.leaderNode ?? remote.bestNode;
+    const address = node === undefined ? undefined : this.clientAddressOf(node);
+    if (node === undefined || address === undefined) return undefined;
+    try {
+      const { groups } = await this.foundations.link.status(address);
+      const found = groups.find(({ groupId: group }) => group === id);
+      if (found?.role === 'leader') return reportOf(found);
+      if (found !== undefined && found.leaderNode > 0) remote.learn(found.leaderNode);
+      else remote.avoid(node);
+    } catch {
+      // It does not answer: somebody else is asked in the next round.
+      remote.avoid(node);
+    }
+    return undefined;
   }
 
   private routeOf(slot: Slot): Route {
@@ -396,6 +441,9 @@ export class QuorateNode {
       slots: shard?.slots ?? 0,
       keys: shard?.keys ?? 0,
       restoring: status.restoring,
+      voterReplicas: [...new Set([...membership.incoming, ...membership.outgoing])],
+      learnerReplicas: [...membership.learners],
+      membershipCommitted: status.membership.index <= status.commitIndex,
     };
   }
 
@@ -477,6 +525,14 @@ async function openMetadata(
     const member = config.initialCluster.find((each) => each.node === node);
     return member === undefined ? '' : formatAddress(member.client);
   });
+}
+
+function reportOf(status: GroupStatusMessage): ShardReport | undefined {
+  if (!status.membershipCommitted) return undefined;
+  return {
+    voters: status.voterReplicas.map(replicaId),
+    learners: status.learnerReplicas.map(replicaId),
+  };
 }
 
 function noClusterYet(): KvError {

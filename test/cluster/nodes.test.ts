@@ -108,19 +108,11 @@ describe('replicas of a running cluster', function () {
       }
       const added = await cluster.addNode();
       await idOf(cluster, added.clientAddress);
-      const { issued } = await client.changeCluster({
-        kind: 'replaceReplica',
-        shard: 1,
-        from: 1,
-        to: 4,
-      });
+      await client.changeCluster({ kind: 'replaceReplica', shard: 1, from: 1, to: 4 });
       await cluster.waitFor('node 4 votes in shard 1 and node 1 does not', 60_000, async () => {
         await client.increment({ key: bytes('during'), delta: 1 });
         return (await votersOf(cluster, 1)).join() === '2,3,4';
       });
-      const { operation = 0 } = JSON.parse(issued) as { operation?: number };
-      const ended = { kind: 'endOperation', id: operation, state: 'done', progress: 'moved' };
-      await client.changeCluster(ended);
       await cluster.waitFor('node 1 has dropped its replica', 30_000, async () => {
         const reply = await cluster.status(1);
         return reply !== undefined && !reply.groups.some(({ groupId }) => groupId === 1);
@@ -130,6 +122,50 @@ describe('replicas of a running cluster', function () {
       for (let n = 0; n < 300; n++) {
         const { kv } = await client.get({ key: bytes(`k${n}`) });
         expect(kv?.value[0]).to.equal(n % 251);
+      }
+    }));
+
+  it('of a drained node move away by themselves, and it can be removed then', () =>
+    withCluster({ nodes: 3, shards: 3 }, async ({ cluster, client }) => {
+      for (let n = 0; n < 100; n++) await client.put({ key: bytes(`k${n}`), value: bytes(`${n}`) });
+      const added = await cluster.addNode();
+      await idOf(cluster, added.clientAddress);
+      await client.changeCluster({ kind: 'drain', node: 2 });
+      await cluster.waitFor('node 2 has no replicas', 60_000, async () => {
+        const { shards } = await client.topology();
+        return shards.every(({ nodes }) => !nodes.includes(2) && nodes.length === 3);
+      });
+      for (const shard of [1, 2, 3]) {
+        await cluster.waitFor(`shard ${shard} votes on 1, 3 and 4`, 30_000, async () => {
+          return (await votersOf(cluster, shard)).join() === '1,3,4';
+        });
+      }
+      for (let n = 0; n < 100; n++) {
+        expect(text((await client.get({ key: bytes(`k${n}`) })).kv?.value)).to.equal(`${n}`);
+      }
+    }));
+
+  it('of a node that stays away are built anew elsewhere, after the time that was set', () =>
+    withCluster({ nodes: 3, shards: 3 }, async ({ cluster, client }) => {
+      for (let n = 0; n < 100; n++) await client.put({ key: bytes(`k${n}`), value: bytes(`${n}`) });
+      const added = await cluster.addNode();
+      await idOf(cluster, added.clientAddress);
+      for (const [name, value] of Object.entries({
+        suspectAfterMs: 500,
+        downAfterMs: 1000,
+        replaceAfterMs: 2000,
+      })) {
+        await client.changeCluster({ kind: 'setSetting', name, value });
+      }
+      await cluster.kill(3);
+      for (const shard of [1, 2, 3]) {
+        await cluster.waitFor(`shard ${shard} votes on 1, 2 and 4`, 60_000, async () => {
+          return (await votersOf(cluster, shard)).join() === '1,2,4';
+        });
+      }
+      await cluster.kill(1);
+      for (let n = 0; n < 100; n++) {
+        expect(text((await client.get({ key: bytes(`k${n}`) })).kv?.value)).to.equal(`${n}`);
       }
     }));
 });
