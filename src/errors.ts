@@ -29,6 +29,14 @@ export type ErrorCode =
   | 'KV_UNIMPLEMENTED'
   | 'KV_INTERNAL';
 
+/** What one endpoint said, or what became of the connection to it. */
+export interface FailedAttempt {
+  /** host:port */
+  readonly endpoint: string;
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
 export interface KvErrorFields {
   readonly code: ErrorCode;
   readonly outcome: Outcome;
@@ -38,6 +46,12 @@ export interface KvErrorFields {
   readonly retryAfterMs?: number;
   readonly limit?: number;
   readonly size?: number;
+  /** No node said this: the client could not connect, or the connection broke, or stayed silent. */
+  readonly unreachable?: boolean;
+  /** Of the client: its last attempts, oldest first, at most 8. */
+  readonly attempts?: readonly FailedAttempt[];
+  /** Of the client: how many there were in all. */
+  readonly attemptCount?: number;
   readonly cause?: unknown;
 }
 
@@ -53,5 +67,22 @@ export class KvError extends Error {
     this.code = fields.code;
     this.outcome = fields.outcome;
     this.fields = fields;
+  }
+
+  /** Code, outcome, message, and a line for every endpoint that was tried. */
+  override toString(): string {
+    const outcome =
+      this.outcome === 'unknown'
+        ? 'it may have been applied: read before you write again'
+        : 'nothing was applied';
+    const { attempts = [], attemptCount = attempts.length } = this.fields;
+    const heading =
+      attempts.length === 0
+        ? []
+        : [`${attemptCount} failed attempts${attemptCount > attempts.length ? ', the last' : ''}:`];
+    const lines = attempts.map(({ endpoint, code, message }) => `${endpoint} ${code}: ${message}`);
+    return [`KvError ${this.code} (${outcome}): ${this.message}`, ...heading, ...lines].join(
+      '\n  ',
+    );
   }
 }

@@ -1,18 +1,13 @@
 /**
- * A client of a cluster: promises, retries under the same session within the deadline, errors that
- * say what a failed write may have done.
+ * A client of a cluster: promises, automatic batches, retries under the same session within the
+ * deadline, errors that say what a failed write may have done and what each endpoint said.
  */
-import { Client, credentials } from '@grpc/grpc-js';
 import type {
-  BatchReply,
-  BatchRequest,
   ChangeClusterReply,
-  ChangeClusterRequest,
   DeleteReply,
   DeleteRequest,
   GetReply,
   GetRequest,
-  GetTopologyRequest,
   IncrementReply,
   IncrementRequest,
   InitClusterRequest,
@@ -22,78 +17,57 @@ import type {
   PutRequest,
   ReplicaHashReply,
   ReplicaHashRequest,
+  ReplyHeader,
   ScanReply,
   ScanRequest,
   SessionMessage,
   StatusReply,
-  StatusRequest,
   TopologyReply,
   TransferLeaderReply,
   TransferLeaderRequest,
   TxnReply,
   TxnRequest,
 } from '../../proto/messages.js';
-import { KvError } from '../errors.js';
+import { ReadLevel } from '../../proto/messages.js';
+import { slot as slotNumber, slotOf } from '../router/slot.js';
+import { Attempts } from './attempts.js';
+import { Batcher } from './batcher.js';
+import { Connections } from './connections.js';
+import { LogTime, type CallBounds } from './log-time.js';
+import { methods } from './methods.js';
+import { Operation } from './operation.js';
+import { checkBytes, checkMessage, slotOfTxn, withSession } from './requests.js';
+import { pause, RetriedCalls } from './retried-calls.js';
+import { Routes } from './routes.js';
+import { asKvError, PipelineSender, UnarySender } from './senders.js';
 import { SessionBook } from './session-book.js';
-import { callStream, callUnary, method, type Method } from './wire.js';
+import { callStream, callUnary, cancelledError, detailOfError, type Method } from './wire.js';
 
-const methods = {
-  get: method<GetRequest, GetReply>('KV/Get', 'GetRequest', 'GetReply'),
-  put: method<PutRequest, PutReply>('KV/Put', 'PutRequest', 'PutReply'),
-  delete: method<DeleteRequest, DeleteReply>('KV/Delete', 'DeleteRequest', 'DeleteReply'),
-  increment: method<IncrementRequest, IncrementReply>(
-    'KV/Increment',
-    'IncrementRequest',
-    'IncrementReply',
-  ),
-  txn: method<TxnRequest, TxnReply>('KV/Txn', 'TxnRequest', 'TxnReply'),
-  batch: method<BatchRequest, BatchReply>('KV/Batch', 'BatchRequest', 'BatchReply'),
-  scan: method<ScanRequest, ScanReply>('KV/Scan', 'ScanRequest', 'ScanReply'),
-  status: method<StatusRequest, StatusReply>('Admin/Status', 'StatusRequest', 'StatusReply'),
-  initCluster: method<InitClusterRequest, TopologyReply>(
-    'Admin/InitCluster',
-    'InitClusterRequest',
-    'TopologyReply',
-  ),
-  getTopology: method<GetTopologyRequest, TopologyReply>(
-    'Admin/GetTopology',
-    'GetTopologyRequest',
-    'TopologyReply',
-  ),
-  changeCluster: method<ChangeClusterRequest, ChangeClusterReply>(
-    'Admin/ChangeCluster',
-    'ChangeClusterRequest',
-    'ChangeClusterReply',
-  ),
-  transferLeader: method<TransferLeaderRequest, TransferLeaderReply>(
-    'Admin/TransferLeader',
-    'TransferLeaderRequest',
-    'TransferLeaderReply',
-  ),
-  replicaHash: method<ReplicaHashRequest, ReplicaHashReply>(
-    'Admin/ReplicaHash',
-    'ReplicaHashRequest',
-    'ReplicaHashReply',
-  ),
-} as const;
-
-const retryDelayMs = 25;
-/** A single attempt at a node that does not answer: then another node is asked. */
-const attemptMsMax = 2000;
 /** A stream of pages is cut after an hour, and gone on with from its cursor. */
 const scanMsMax = 3_600_000;
 /** Below the lifetime of a session's writes (50 s), so that no retry comes too late to be known. */
 const timeoutMsMax = 45_000;
+/** What `batch` has under way at once. */
+const sliceLengthMax = 10_000;
+const sliceBytesMax = 16 * 1024 * 1024;
+/** Between two requests for the slot map, which is only a hint here. */
+const topologyMs = 1000;
 
 export interface ClientOptions {
   /** host:port of client addresses; any node will do, more are better. */
   readonly endpoints: readonly string[];
   /** For a whole operation with its retries, up to 45 s; 10 s if absent. */
   readonly timeoutMs?: number;
+  /**
+   * Operations begun in one turn of the event loop go out together, over one stream to each node.
+   * True if absent; false: each is a call of its own.
+   */
+  readonly batching?: boolean;
 }
 
 export interface OperationOptions {
   readonly timeoutMs?: number;
+  /** Ends the waiting. A write that was sent already may still be applied: see `outcome`. */
   readonly signal?: AbortSignal;
 }
 
@@ -101,81 +75,119 @@ type Put = Omit<PutRequest, 'header' | 'session'>;
 type Delete = Omit<DeleteRequest, 'header' | 'session'>;
 type Increment = Omit<IncrementRequest, 'header' | 'session'>;
 type Txn = Omit<TxnRequest, 'header' | 'session'>;
+interface WithHeader {
+  header?: ReplyHeader | null | undefined;
+}
 
 /** All methods reject with KvError. Writes carry a session: a retry never writes twice. */
 export class QuorateClient {
-  private readonly endpoints: readonly string[];
   private readonly timeoutMs: number;
-  private readonly connections = new Map<string, Client>();
+  private readonly batching: boolean;
+  private readonly connections = new Connections();
   private readonly book = new SessionBook();
-  private current = 0;
+  private readonly routes: Routes;
+  private readonly calls: RetriedCalls;
+  private readonly batcher: Batcher;
+  private readonly logTime: LogTime;
+  private topologyDueMs = 0;
+  private closed = false;
 
-  constructor(options: ClientOptions) {
-    if (options.endpoints.length === 0)
-      throw new RangeError('endpoints must name at least one node');
-    this.endpoints = options.endpoints;
-    this.timeoutMs = Math.min(options.timeoutMs ?? 10_000, timeoutMsMax);
+  constructor({ endpoints, timeoutMs = 10_000, batching = true }: ClientOptions) {
+    if (endpoints.length === 0) throw new RangeError('endpoints must name at least one node');
+    this.timeoutMs = Math.min(timeoutMs, timeoutMsMax);
+    this.batching = batching;
+    this.routes = new Routes(endpoints);
+    const { connections, routes } = this;
+    const onRedirect = (): void => {
+      this.refreshTopology();
+    };
+    this.calls = new RetriedCalls(connections, routes, onRedirect);
+    const alone = new UnarySender(connections);
+    const together = batching ? new PipelineSender(connections) : alone;
+    const onReply = ({ header }: WithHeader): void => {
+      this.learn(header);
+    };
+    this.batcher = new Batcher({ routes, together, alone, onReply, onRedirect });
+    this.logTime = new LogTime(this.book, async (bounds) => {
+      await this.read({ key: new Uint8Array([0]) }, bounds);
+    });
   }
 
-  async get(request: GetRequest, options: OperationOptions = {}): Promise<GetReply> {
-    const reply = await this.retry(methods.get, request, options).catch(failRead);
-    this.book.learn(reply.header?.logTimeMs);
-    return reply;
+  get(request: GetRequest, options: OperationOptions = {}): Promise<GetReply> {
+    return this.read(request, this.boundsOf(options));
   }
 
   put(request: Put, options: OperationOptions = {}): Promise<PutReply> {
-    return this.write(methods.put, request, request.key, options);
+    return this.write(options, async (session, bounds) => {
+      const put: PutRequest = { ...request, session };
+      checkMessage({ put });
+      if (this.batching) return replyOf((await this.run({ put }, bounds)).put);
+      return this.calls.call(methods.put, put, { ...bounds, slot: slotOf(put.key) });
+    });
   }
 
   delete(request: Delete, options: OperationOptions = {}): Promise<DeleteReply> {
-    return this.write(methods.delete, request, request.key, options);
+    return this.write(options, async (session, bounds) => {
+      const del: DeleteRequest = { ...request, session };
+      checkMessage({ delete: del });
+      if (this.batching) return replyOf((await this.run({ delete: del }, bounds)).delete);
+      return this.calls.call(methods.delete, del, { ...bounds, slot: slotOf(del.key) });
+    });
   }
 
   increment(request: Increment, options: OperationOptions = {}): Promise<IncrementReply> {
-    return this.write(methods.increment, request, request.key, options);
+    return this.write(options, async (session, bounds) => {
+      const increment: IncrementRequest = { ...request, session };
+      checkMessage({ increment });
+      if (this.batching) return replyOf((await this.run({ increment }, bounds)).increment);
+      const slot = slotOf(increment.key);
+      return this.calls.call(methods.increment, increment, { ...bounds, slot });
+    });
   }
 
   /** All keys in one slot (use a `{tag}`). */
   txn(request: Txn, options: OperationOptions = {}): Promise<TxnReply> {
-    return this.write(methods.txn, request, new Uint8Array([0]), options);
+    return this.write(options, (session, bounds) =>
+      this.calls.call(
+        methods.txn,
+        { ...request, session },
+        { ...bounds, slot: slotOfTxn(request) },
+      ),
+    );
   }
 
-  /** Each operation on its own; results in order, failures among them as `error`. */
+  /**
+   * Each operation on its own, retried on its own; results in order, failures among them as `error`.
+   * Any number of operations: they are sent in as many batches as the limits of a request want.
+   * Rejects when no node could be asked for its time (which writes need), or the signal says so.
+   */
   async batch(
     operations: readonly OperationMessage[],
     options: OperationOptions = {},
   ): Promise<readonly OperationResultMessage[]> {
-    await this.ensureLogTime(options);
-    const sessions: SessionMessage[] = [];
-    const withSession = <T extends object>(write: T): T & { session: SessionMessage } => {
-      const session = this.book.begin();
-      sessions.push(session);
-      return { ...write, session };
-    };
-    const numbered = operations.map((operation): OperationMessage => {
-      if (operation.put) return { put: withSession(operation.put) };
-      if (operation.delete) return { delete: withSession(operation.delete) };
-      if (operation.increment) return { increment: withSession(operation.increment) };
-      return operation;
-    });
-    try {
-      const reply = await this.retry(methods.batch, { operations: numbered }, options);
-      this.book.learn(reply.header?.logTimeMs);
-      return reply.results ?? [];
-    } finally {
-      for (const session of sessions) this.book.end(session);
+    const bounds = this.boundsOf(options);
+    if (operations.some(({ get }) => !get)) await this.logTime.known(bounds);
+    const results: OperationResultMessage[] = [];
+    while (results.length < operations.length) {
+      if (bounds.signal?.aborted === true)
+        throw cancelledError(results.length > 0 ? 'unknown' : 'notApplied');
+      const slice = sliceFrom(operations, results.length);
+      results.push(...(await Promise.all(slice.map((each) => this.resultOf(each, bounds)))));
     }
+    return results;
   }
 
   /** Pages of a scan; goes on at another node, from the last cursor, when one fails. */
   async *scan(request: ScanRequest, options: OperationOptions = {}): AsyncGenerator<ScanReply> {
     // A scan goes on from its cursor; the server takes one beginning, not two.
     const { afterKey, ...unplaced } = request;
+    const slot = typeof request.slot === 'number' ? slotNumber(request.slot) : undefined;
     let { cursor } = request;
     let left = request.limit ?? 0;
-    let deadline = this.deadlineOf(options);
+    let { deadline } = this.boundsOf(options);
+    let attempts = new Attempts(true);
     for (;;) {
-      const endpoint = this.endpoint();
+      const endpoint = this.routes.endpointOf(slot);
       try {
         const rest: ScanRequest = {
           ...unplaced,
@@ -183,20 +195,27 @@ export class QuorateClient {
           ...(afterKey === undefined || cursor !== request.cursor ? {} : { afterKey }),
           ...(cursor === undefined ? {} : { cursor }),
         };
-        const pages = callStream(this.connection(endpoint), methods.scan, rest, {
+        const pages = callStream(this.connections.to(endpoint), methods.scan, rest, {
           deadline: Date.now() + scanMsMax,
           endpoint,
+          signal: options.signal,
         });
         for await (const page of pages) {
-          deadline = this.deadlineOf(options);
+          ({ deadline } = this.boundsOf(options));
+          attempts = new Attempts(true);
           cursor = page.cursor ?? cursor;
           if (left > 0) left = Math.max(0, left - (page.kvs?.length ?? 0));
           yield page;
           if (page.done === true) return;
         }
         return;
-      } catch (error) {
-        await this.beforeRetry(error, deadline, false, options.signal).catch(failRead);
+      } catch (reason) {
+        const error = asKvError(reason);
+        const waitMs = attempts.next(endpoint, error, deadline);
+        this.routes.onFailure(slot, endpoint, error);
+        if (waitMs === undefined || options.signal?.aborted === true)
+          throw attempts.conclude(error);
+        await pause(waitMs, options.signal);
       }
     }
   }
@@ -208,17 +227,18 @@ export class QuorateClient {
 
   /** Makes one cluster of the first nodes; `endpoints` must name them. The same again changes nothing. */
   initCluster(request: InitClusterRequest, options: OperationOptions = {}): Promise<TopologyReply> {
-    return this.retry(methods.initCluster, request, options);
+    return this.calls.call(methods.initCluster, request, this.boundsOf(options));
   }
 
   /** One command of the metadata group, e.g. { kind: 'drain', node: 3 }. KV_INVALID: it was refused. */
   changeCluster(command: object, options: OperationOptions = {}): Promise<ChangeClusterReply> {
-    return this.retry(methods.changeCluster, { command: JSON.stringify(command) }, options);
+    const request = { command: JSON.stringify(command) };
+    return this.calls.call(methods.changeCluster, request, this.boundsOf(options));
   }
 
   /** The cluster as the node that answers knows it. */
   topology(options: OperationOptions = {}): Promise<TopologyReply> {
-    return this.retry(methods.getTopology, {}, options).catch(failRead);
+    return this.calls.call(methods.getTopology, {}, { ...this.boundsOf(options), isRead: true });
   }
 
   transferLeader(
@@ -237,9 +257,11 @@ export class QuorateClient {
     return this.at(endpoint, methods.replicaHash, request, options);
   }
 
+  /** Operations under way reject with KV_CANCELLED. */
   close(): void {
-    for (const connection of this.connections.values()) connection.close();
-    this.connections.clear();
+    this.closed = true;
+    this.batcher.close();
+    this.connections.close();
   }
 
   private at<Q extends object, R extends object>(
@@ -248,129 +270,107 @@ export class QuorateClient {
     request: Q,
     options: OperationOptions,
   ): Promise<R> {
-    const deadline = this.deadlineOf(options);
-    return callUnary(this.connection(endpoint), called, request, {
-      deadline,
-      endpoint,
-      signal: options.signal,
-    });
+    const bounds = { ...this.boundsOf(options), endpoint };
+    return callUnary(this.connections.to(endpoint), called, request, bounds);
   }
 
-  private async write<
-    Q extends object,
-    R extends { header?: { logTimeMs?: number } | null | undefined },
-  >(
-    called: Method<Q & { session: SessionMessage }, R>,
-    request: Q,
-    key: Uint8Array,
+  private async read(request: GetRequest, bounds: CallBounds): Promise<GetReply> {
+    checkBytes('key', request.key);
+    if (this.batching) return replyOf((await this.run({ get: request }, bounds)).get);
+    const slot = request.level === ReadLevel.STALE ? {} : { slot: slotOf(request.key) };
+    const options = { ...bounds, ...slot, isRead: true };
+    const reply = await this.calls.call(methods.get, request, options);
+    this.learn(reply.header);
+    return reply;
+  }
+
+  private async write<R extends WithHeader>(
     options: OperationOptions,
+    send: (session: SessionMessage, bounds: CallBounds) => Promise<R>,
   ): Promise<R> {
-    await this.ensureLogTime(options, key);
+    const bounds = this.boundsOf(options);
+    if (!this.book.knowsLogTime) await this.logTime.known(bounds);
     const session = this.book.begin();
     try {
-      const reply = await this.retry(called, { ...request, session }, options);
-      this.book.learn(reply.header?.logTimeMs);
+      const reply = await send(session, bounds);
+      this.learn(reply.header);
       return reply;
     } finally {
       this.book.end(session);
     }
   }
 
-  /** A write carries a last moment in the server's log time, so that must be known before. */
-  private async ensureLogTime(
-    options: OperationOptions,
-    key: Uint8Array = new Uint8Array([0]),
-  ): Promise<void> {
-    if (!this.book.knowsLogTime) await this.get({ key }, options);
-  }
-
-  /**
-   * Attempts until the deadline. Sent again under the same session, so an attempt whose outcome is
-   * unknown stays unknown only if no later attempt gets the answer from the session's record.
-   */
-  private async retry<Q extends object, R extends object>(
-    called: Method<Q, R>,
-    request: Q,
-    options: OperationOptions,
-  ): Promise<R> {
-    const deadline = this.deadlineOf(options);
-    let unknown = false;
-    for (;;) {
-      const endpoint = this.endpoint();
-      try {
-        return await callUnary(this.connection(endpoint), called, request, {
-          deadline: Math.min(deadline, Date.now() + attemptMsMax),
-          endpoint,
-          signal: options.signal,
-        });
-      } catch (error) {
-        unknown ||= error instanceof KvError && error.outcome === 'unknown';
-        await this.beforeRetry(error, deadline, unknown, options.signal);
-      }
+  /** One operation of a batch: failures are results too. */
+  private async resultOf(
+    operation: OperationMessage,
+    bounds: CallBounds,
+  ): Promise<OperationResultMessage> {
+    const session = operation.get ? undefined : this.book.begin();
+    try {
+      return await this.run(session ? withSession(operation, session) : operation, bounds);
+    } catch (error) {
+      return { error: detailOfError(asKvError(error)) };
+    } finally {
+      if (session) this.book.end(session);
     }
   }
 
-  /** Moves on to another node and waits a little; rethrows when there is no point or no time. */
-  private async beforeRetry(
-    error: unknown,
-    deadline: number,
-    unknown: boolean,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    if (!(error instanceof KvError)) throw error;
-    const wait = Math.max(error.fields.retryAfterMs ?? 0, retryDelayMs);
-    if (!retryable(error) || signal?.aborted === true || Date.now() + wait >= deadline) {
-      throw unknown ? sticky(error) : error;
-    }
-    this.current += 1;
-    await new Promise((resolve) => setTimeout(resolve, wait));
-  }
-
-  private endpoint(): string {
-    return this.endpoints[this.current % this.endpoints.length] ?? '';
-  }
-
-  private connection(endpoint: string): Client {
-    let connection = this.connections.get(endpoint);
-    if (connection === undefined) {
-      connection = new Client(endpoint, credentials.createInsecure(), {
-        // A node that was killed comes back soon: look again quickly.
-        'grpc.initial_reconnect_backoff_ms': 50,
-        'grpc.max_reconnect_backoff_ms': 500,
-        'grpc.max_receive_message_length': 64 * 1024 * 1024,
+  private run(message: OperationMessage, bounds: CallBounds): Promise<OperationResultMessage> {
+    return new Promise((resolve, reject) => {
+      if (bounds.signal?.aborted === true) throw cancelledError('notApplied');
+      checkMessage(message);
+      const operation = new Operation({
+        message,
+        ...bounds,
+        done: (error, result) => {
+          if (result !== undefined) resolve(result);
+          else reject(asKvError(error));
+        },
       });
-      this.connections.set(endpoint, connection);
-    }
-    return connection;
+      this.batcher.submit(operation);
+    });
   }
 
-  private deadlineOf(options: OperationOptions): number {
-    return Date.now() + Math.min(options.timeoutMs ?? this.timeoutMs, timeoutMsMax);
+  private learn(header: ReplyHeader | null | undefined): void {
+    this.book.learn(header?.logTimeMs);
+    const { mapVersion } = this.routes;
+    if (mapVersion > 0 && (header?.mapVersion ?? 0) > mapVersion) this.refreshTopology();
+  }
+
+  /** Which slots go to the same leader. Without it every slot is a hint of its own. */
+  private refreshTopology(): void {
+    const now = performance.now();
+    if (this.closed || now < this.topologyDueMs) return;
+    this.topologyDueMs = now + topologyMs;
+    this.topology({ timeoutMs: topologyMs }).then(
+      (topology) => {
+        this.routes.useTopology(topology);
+      },
+      () => {
+        // The next redirect asks again; until then the hints by slot do.
+      },
+    );
+  }
+
+  private boundsOf({ timeoutMs = this.timeoutMs, signal }: OperationOptions): CallBounds {
+    return { deadline: Date.now() + Math.min(timeoutMs, timeoutMsMax), signal };
   }
 }
 
-function retryable(error: KvError): boolean {
-  return (
-    error.code === 'KV_NOT_LEADER' ||
-    error.code === 'KV_UNAVAILABLE' ||
-    error.code === 'KV_OVERLOADED' ||
-    error.code === 'KV_UNKNOWN_OUTCOME' ||
-    error.code === 'KV_DEADLINE'
-  );
+function replyOf<R>(reply: R | null | undefined): R {
+  if (reply !== null && reply !== undefined) return reply;
+  throw asKvError(new Error('the reply answers another kind of operation'));
 }
 
-/** Whatever became of a read, nothing was applied. */
-function failRead(error: unknown): never {
-  if (!(error instanceof KvError) || error.outcome === 'notApplied') throw error;
-  throw new KvError(error.message, { ...error.fields, outcome: 'notApplied', cause: error });
-}
-
-/** An earlier attempt may have been applied: later refusals do not change that (rule D04). */
-function sticky(error: KvError): KvError {
-  if (error.outcome === 'unknown') return error;
-  return new KvError(`${error.message} (an earlier attempt may have been applied)`, {
-    ...error.fields,
-    outcome: 'unknown',
-    cause: error,
-  });
+/** Up to the bounds of a slice, at least one. */
+function sliceFrom(operations: readonly OperationMessage[], from: number): OperationMessage[] {
+  const slice: OperationMessage[] = [];
+  let bytes = 0;
+  for (let at = from; at < operations.length && slice.length < sliceLengthMax; at++) {
+    const operation = operations[at] ?? {};
+    bytes += operation.put?.value?.byteLength ?? 0;
+    if (slice.length > 0 && bytes > sliceBytesMax) break;
+    slice.push(operation);
+  }
+  return slice;
 }

@@ -13,6 +13,8 @@ export class SessionBook {
   private readonly clientId = randomBytes(16);
   private next = 1;
   private readonly open = new Set<number>();
+  /** No sequence below it is open. Asking a set for its first would walk over all that left it. */
+  private lowest = 1;
   private logTimeMs = 0;
   private learnedAtMs = 0;
 
@@ -32,13 +34,12 @@ export class SessionBook {
   begin(): SessionMessage {
     const sequence = this.next++;
     this.open.add(sequence);
-    const first = this.open.values().next().value ?? sequence;
+    while (!this.open.has(this.lowest)) this.lowest += 1;
     const serverNow = this.logTimeMs + (performance.now() - this.learnedAtMs);
     return {
       clientId: this.clientId,
       sequence,
-      // Sets keep insertion order, and sequences are handed out in order: the first is the lowest.
-      firstUnacknowledged: first,
+      firstUnacknowledged: this.lowest,
       notAfterMs: Math.floor(serverNow + lifetimeMs),
     };
   }

@@ -8,7 +8,8 @@ import {
 } from '@grpc/grpc-js';
 import { codecOf } from '../../proto/definitions.js';
 import { OutcomeCode, type ErrorDetail } from '../../proto/messages.js';
-import { KvError, type ErrorCode } from '../errors.js';
+import { KvError, type ErrorCode, type Outcome } from '../errors.js';
+import { stopWatching, watchAbort } from './abort-watch.js';
 
 interface StatusDetails {
   details?: { type_url: string; value: Uint8Array }[];
@@ -46,6 +47,7 @@ export function errorOfCall(error: ServiceError, endpoint: string): KvError {
     return new KvError(`${endpoint}: ${error.details}`, {
       code: neverSent ? 'KV_UNAVAILABLE' : 'KV_UNKNOWN_OUTCOME',
       outcome: neverSent ? 'notApplied' : 'unknown',
+      unreachable: true,
       cause: error,
     });
   }
@@ -57,10 +59,39 @@ export function errorOfCall(error: ServiceError, endpoint: string): KvError {
     });
   }
   return new KvError(`${endpoint}: ${error.details}`, {
-    code: error.code === status.CANCELLED ? 'KV_CANCELLED' : 'KV_INTERNAL',
-    outcome: 'unknown',
+    code: plainCodes[error.code] ?? 'KV_INTERNAL',
+    outcome: error.code === status.UNIMPLEMENTED ? 'notApplied' : 'unknown',
     cause: error,
   });
+}
+
+/** What a status without details means: gRPC itself said it, not Quorate. */
+const plainCodes: Readonly<Partial<Record<status, ErrorCode>>> = {
+  [status.CANCELLED]: 'KV_CANCELLED',
+  // A message over the limit of one side, maybe a reply: then the request was carried out.
+  [status.RESOURCE_EXHAUSTED]: 'KV_TOO_LARGE',
+  [status.UNIMPLEMENTED]: 'KV_UNIMPLEMENTED',
+};
+
+/** An error as it stands among the results of a batch. */
+export function detailOfError(error: KvError): ErrorDetail {
+  const { leaderNode, leaderAddress, mapVersion, retryAfterMs, limit, size } = error.fields;
+  return {
+    code: error.code,
+    outcome: error.outcome === 'unknown' ? OutcomeCode.UNKNOWN : OutcomeCode.NOT_APPLIED,
+    message: error.message,
+    leaderNode: leaderNode ?? 0,
+    leaderAddress: leaderAddress ?? '',
+    mapVersion: mapVersion ?? 0,
+    retryAfterMs: retryAfterMs ?? 0,
+    limit: limit ?? 0,
+    size: size ?? 0,
+  };
+}
+
+/** `outcome`: whether it may have left before. */
+export function cancelledError(outcome: Outcome): KvError {
+  return new KvError('cancelled by the signal of its caller', { code: 'KV_CANCELLED', outcome });
 }
 
 /** Encodes and decodes the messages of one method. */
@@ -99,6 +130,10 @@ export function callUnary<Request extends object, Reply extends object>(
   options: CallOptions & { readonly endpoint: string },
 ): Promise<Reply> {
   return new Promise((resolve, reject) => {
+    if (options.signal?.aborted === true) {
+      reject(cancelledError('notApplied'));
+      return;
+    }
     const call = client.makeUnaryRequest(
       path,
       encode,
@@ -107,7 +142,7 @@ export function callUnary<Request extends object, Reply extends object>(
       new Metadata(),
       { deadline: options.deadline },
       (error, reply) => {
-        options.signal?.removeEventListener('abort', cancel);
+        if (options.signal) stopWatching(options.signal, cancel);
         if (error !== null) reject(errorOfCall(error, options.endpoint));
         else if (reply !== undefined) resolve(reply);
       },
@@ -115,7 +150,7 @@ export function callUnary<Request extends object, Reply extends object>(
     const cancel = (): void => {
       call.cancel();
     };
-    options.signal?.addEventListener('abort', cancel, { once: true });
+    if (options.signal) watchAbort(options.signal, cancel);
   });
 }
 
@@ -134,6 +169,10 @@ export async function* callStream<Request extends object, Reply extends object>(
     new Metadata(),
     { deadline: options.deadline },
   );
+  const cancel = (): void => {
+    stream.cancel();
+  };
+  if (options.signal) watchAbort(options.signal, cancel);
   try {
     for await (const reply of stream as AsyncIterable<Reply>) yield reply;
   } catch (error) {
@@ -142,6 +181,7 @@ export async function* callStream<Request extends object, Reply extends object>(
     }
     throw error;
   } finally {
+    if (options.signal) stopWatching(options.signal, cancel);
     stream.cancel();
   }
 }

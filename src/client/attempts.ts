@@ -1,0 +1,82 @@
+/** The attempts at one call: which failure is worth another, and what to say when none is. */
+import { KvError, type ErrorCode, type FailedAttempt, type Outcome } from '../errors.js';
+
+/** A single attempt at a node that does not answer: then another node is asked. */
+export const attemptMsMax = 2000;
+
+const retryDelayMs = 25;
+/** Redirects followed without a pause: two nodes may each take the other for the leader. */
+const redirectsMax = 3;
+const keptMax = 8;
+
+const passing: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'KV_NOT_LEADER',
+  'KV_WRONG_SHARD',
+  'KV_UNAVAILABLE',
+  'KV_OVERLOADED',
+  'KV_UNKNOWN_OUTCOME',
+  'KV_DEADLINE',
+]);
+
+export class Attempts {
+  private readonly kept: FailedAttempt[] = [];
+  private count = 0;
+  private redirects = 0;
+  private unknown = false;
+  private readonly isRead: boolean;
+
+  /** `isRead`: whatever becomes of it, nothing is applied. */
+  constructor(isRead: boolean) {
+    this.isRead = isRead;
+  }
+
+  /** Of all attempts that have ended. */
+  get outcome(): Outcome {
+    return this.unknown ? 'unknown' : 'notApplied';
+  }
+
+  /** Ask nodes to answer with the leader's address? Not for ever: the leader may be out of reach. */
+  get redirect(): boolean {
+    return this.redirects < redirectsMax;
+  }
+
+  /**
+   * Takes note of a failed attempt. Milliseconds until the next one; undefined: there is no point in
+   * it, or no time. Every attempt is sent under the same session, so the outcome of an earlier one
+   * stays unknown only until the session's record answers a later one (rule D04).
+   */
+  next(endpoint: string, error: KvError, deadline: number): number | undefined {
+    this.count += 1;
+    this.unknown ||= error.outcome === 'unknown' && !this.isRead;
+    this.kept.push({ endpoint, code: error.code, message: error.message });
+    if (this.kept.length > keptMax) this.kept.shift();
+    const waitMs = this.waitMs(error);
+    return passing.has(error.code) && Date.now() + waitMs < deadline ? waitMs : undefined;
+  }
+
+  /** What the caller gets for good. */
+  conclude(error: KvError): KvError {
+    const outcome = this.isRead ? 'notApplied' : this.unknown ? 'unknown' : error.outcome;
+    // A later refusal does not undo what an earlier attempt may have done.
+    const hint =
+      outcome === 'unknown' && error.outcome === 'notApplied'
+        ? ' (an earlier attempt may have been applied)'
+        : '';
+    return new KvError(`${error.message}${hint}`, {
+      ...error.fields,
+      outcome,
+      attempts: [...this.kept],
+      attemptCount: this.count,
+      cause: error.fields.cause ?? error,
+    });
+  }
+
+  private waitMs(error: KvError): number {
+    const redirected = error.code === 'KV_NOT_LEADER' && (error.fields.leaderAddress ?? '') !== '';
+    if (redirected) {
+      this.redirects += 1;
+      if (this.redirects <= redirectsMax) return 0;
+    }
+    return Math.max(error.fields.retryAfterMs ?? 0, retryDelayMs);
+  }
+}

@@ -1,0 +1,70 @@
+/** The calls of a node by name, with their messages. */
+import type {
+  BatchReply,
+  BatchRequest,
+  ChangeClusterReply,
+  ChangeClusterRequest,
+  DeleteReply,
+  DeleteRequest,
+  GetReply,
+  GetRequest,
+  GetTopologyRequest,
+  IncrementReply,
+  IncrementRequest,
+  InitClusterRequest,
+  PutReply,
+  PutRequest,
+  ReplicaHashReply,
+  ReplicaHashRequest,
+  ScanReply,
+  ScanRequest,
+  StatusReply,
+  StatusRequest,
+  TopologyReply,
+  TransferLeaderReply,
+  TransferLeaderRequest,
+  TxnReply,
+  TxnRequest,
+} from '../../proto/messages.js';
+import { method } from './wire.js';
+
+export const methods = {
+  get: method<GetRequest, GetReply>('KV/Get', 'GetRequest', 'GetReply'),
+  put: method<PutRequest, PutReply>('KV/Put', 'PutRequest', 'PutReply'),
+  delete: method<DeleteRequest, DeleteReply>('KV/Delete', 'DeleteRequest', 'DeleteReply'),
+  increment: method<IncrementRequest, IncrementReply>(
+    'KV/Increment',
+    'IncrementRequest',
+    'IncrementReply',
+  ),
+  txn: method<TxnRequest, TxnReply>('KV/Txn', 'TxnRequest', 'TxnReply'),
+  batch: method<BatchRequest, BatchReply>('KV/Batch', 'BatchRequest', 'BatchReply'),
+  pipeline: method<BatchRequest, BatchReply>('KV/Pipeline', 'BatchRequest', 'BatchReply'),
+  scan: method<ScanRequest, ScanReply>('KV/Scan', 'ScanRequest', 'ScanReply'),
+  status: method<StatusRequest, StatusReply>('Admin/Status', 'StatusRequest', 'StatusReply'),
+  initCluster: method<InitClusterRequest, TopologyReply>(
+    'Admin/InitCluster',
+    'InitClusterRequest',
+    'TopologyReply',
+  ),
+  getTopology: method<GetTopologyRequest, TopologyReply>(
+    'Admin/GetTopology',
+    'GetTopologyRequest',
+    'TopologyReply',
+  ),
+  changeCluster: method<ChangeClusterRequest, ChangeClusterReply>(
+    'Admin/ChangeCluster',
+    'ChangeClusterRequest',
+    'ChangeClusterReply',
+  ),
+  transferLeader: method<TransferLeaderRequest, TransferLeaderReply>(
+    'Admin/TransferLeader',
+    'TransferLeaderRequest',
+    'TransferLeaderReply',
+  ),
+  replicaHash: method<ReplicaHashRequest, ReplicaHashReply>(
+    'Admin/ReplicaHash',
+    'ReplicaHashRequest',
+    'ReplicaHashReply',
+  ),
+} as const;

@@ -1,0 +1,45 @@
+/** What the client does with its callers' requests: keys, checks, sessions. */
+import type { OperationMessage, SessionMessage, TxnRequest } from '../../proto/messages.js';
+import { KvError } from '../errors.js';
+import { slotOf, type Slot } from '../router/slot.js';
+
+export function withSession(
+  operation: OperationMessage,
+  session: SessionMessage,
+): OperationMessage {
+  if (operation.put) return { put: { ...operation.put, session } };
+  if (operation.delete) return { delete: { ...operation.delete, session } };
+  if (operation.increment) return { increment: { ...operation.increment, session } };
+  return operation;
+}
+
+/** The first key decides: the server refuses a transaction over several slots. */
+export function slotOfTxn({
+  compare = [],
+  then = [],
+  else: otherwise = [],
+}: TxnRequest): Slot | undefined {
+  const [operation] = [...then, ...otherwise];
+  const key = compare[0]?.key ?? keyOf(operation ?? {});
+  return key === undefined ? undefined : slotOf(key);
+}
+
+function keyOf(message: OperationMessage): Uint8Array | undefined {
+  return (message.get ?? message.put ?? message.delete ?? message.increment)?.key;
+}
+
+/** A string here would be taken for base64 by the encoder: refused before it does harm. */
+export function checkBytes(field: string, value: unknown): void {
+  if (value instanceof Uint8Array) return;
+  throw new KvError(`${field} must be a Uint8Array, got ${typeof value}: encode text as UTF-8`, {
+    code: 'KV_INVALID',
+    outcome: 'notApplied',
+  });
+}
+
+export function checkMessage(message: OperationMessage): void {
+  const { get, put, delete: del, increment } = message;
+  if (!get && !put && !del && !increment) return;
+  checkBytes('key', keyOf(message));
+  if (put) checkBytes('value', put.value);
+}

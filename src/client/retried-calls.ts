@@ -1,0 +1,72 @@
+/** Unary calls with their retries: whatever does not go in a batch. */
+import type { Slot } from '../router/slot.js';
+import { stopWatching, watchAbort } from './abort-watch.js';
+import { Attempts, attemptMsMax } from './attempts.js';
+import type { Connections } from './connections.js';
+import type { Routes } from './routes.js';
+import { asKvError } from './senders.js';
+import { callUnary, cancelledError, type Method } from './wire.js';
+
+export interface RetriedCallOptions {
+  /** Of the whole call. Milliseconds since 1970. */
+  readonly deadline: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Its shard's leader is asked first; undefined: any node will do. */
+  readonly slot?: Slot | undefined;
+  readonly isRead?: boolean;
+}
+
+export class RetriedCalls {
+  private readonly connections: Connections;
+  private readonly routes: Routes;
+  private readonly onRedirect: () => void;
+
+  constructor(connections: Connections, routes: Routes, onRedirect: () => void) {
+    this.connections = connections;
+    this.routes = routes;
+    this.onRedirect = onRedirect;
+  }
+
+  /** Rejects with KvError. */
+  async call<Request extends object, Reply extends object>(
+    called: Method<Request, Reply>,
+    request: Request,
+    { deadline, signal, slot, isRead = false }: RetriedCallOptions,
+  ): Promise<Reply> {
+    const attempts = new Attempts(isRead);
+    for (;;) {
+      const endpoint = this.routes.endpointOf(slot);
+      const header = { mapVersion: this.routes.mapVersion, redirect: attempts.redirect };
+      try {
+        const reply = await callUnary(
+          this.connections.to(endpoint),
+          called,
+          slot === undefined ? request : { ...request, header },
+          { deadline: Math.min(deadline, Date.now() + attemptMsMax), endpoint, signal },
+        );
+        this.routes.reached(endpoint);
+        return reply;
+      } catch (reason) {
+        const error = asKvError(reason);
+        const waitMs = attempts.next(endpoint, error, deadline);
+        if (this.routes.onFailure(slot, endpoint, error)) this.onRedirect();
+        if (waitMs === undefined) throw attempts.conclude(error);
+        if (waitMs > 0) await pause(waitMs, signal);
+        if (signal?.aborted === true) throw attempts.conclude(cancelledError(attempts.outcome));
+      }
+    }
+  }
+}
+
+/** Ends early when the signal says so. */
+export function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      if (signal) stopWatching(signal, end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    if (signal) watchAbort(signal, end);
+  });
+}
