@@ -153,7 +153,7 @@ describe('decisions about nodes', () => {
       expected: [],
     },
     {
-      title: 'D06: a new leader waits as long as any other',
+      title: 'D06: a new leader waits its time, too',
       topology: three,
       silent: { 2: 600_000 },
       leadingMs: 3_000,
@@ -223,6 +223,13 @@ describe('decisions about lost replicas', () => {
       topology: spareCluster(down(2)),
       ...lost,
       voters: [...replicasOf(spareCluster()), 99],
+      expected: [],
+    },
+    {
+      title: 'not while a replica that was added before does not vote yet',
+      topology: spareCluster(down(2), { kind: 'addReplica', shard: 1, node: 4 }),
+      ...lost,
+      voters: replicasOf(spareCluster()),
       expected: [],
     },
     {
@@ -370,6 +377,14 @@ describe('decisions about a replacement under way', () => {
       voters: before,
       learners: [to],
       expected: ['4 down', '1 failed: node 4 went down meanwhile: another node is tried'],
+    },
+    {
+      title: 'does not fail once the old replica has left: it could not take its place again',
+      topology: begun,
+      silent: { 2: 400_000, 4: 10_000 },
+      voters: replicasOf(begun),
+      learners: [99],
+      expected: ['4 down', `1 running: replica ${to} is a voter, replica ${from} is leaving`],
     },
     {
       title: 'does not fail for a short silence of its target',
