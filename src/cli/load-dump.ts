@@ -97,11 +97,16 @@ export async function load(
       }),
     );
   };
-  for await (const { items, bytesRead } of batches(input, options.after)) {
-    fly(items, bytesRead);
-    if (flying.length >= batchesInFlight) await flying.shift();
+  try {
+    for await (const { items, bytesRead } of batches(input, options.after)) {
+      fly(items, bytesRead);
+      if (flying.length >= batchesInFlight) await flying.shift();
+    }
+    await Promise.all(flying);
+  } finally {
+    // A line that is wrong loses nothing of those before it, and what is told of them is true.
+    await Promise.allSettled(flying);
   }
-  await Promise.all(flying);
   return progress;
 }
 

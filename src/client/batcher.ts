@@ -10,6 +10,7 @@ import { attemptMsMax } from './attempts.js';
 import { ownedResult, type Operation } from './operation.js';
 import type { Routes } from './routes.js';
 import type { Sender } from './senders.js';
+import { SlotWindows } from './slot-windows.js';
 import { errorOfDetail } from './wire.js';
 
 /** The server's default limit is 10,000; smaller ones overlap on the way. */
@@ -54,6 +55,9 @@ export class Batcher {
   private readonly lanes = new Map<string, Lane>();
   /** Bytes of the largest value in a reply, fading. */
   private valueBytes = replyBytesMax / valuesMin / valueGrowth;
+  private readonly windows = new SlotWindows((operation) => {
+    this.enqueue(operation);
+  });
   private closed = false;
 
   constructor(options: BatcherOptions) {
@@ -71,11 +75,15 @@ export class Batcher {
     }
     this.live.add(operation);
     this.liveBytes += operation.bytes;
+    const { slot } = operation;
+    const window = operation.isWrite ? slot : undefined;
     operation.onSettled = () => {
       this.live.delete(operation);
       this.liveBytes -= operation.bytes;
+      if (window !== undefined) this.windows.leave(window, operation);
     };
-    this.enqueue(operation);
+    if (window === undefined) this.enqueue(operation);
+    else this.windows.enter(window, operation);
   }
 
   close(): void {

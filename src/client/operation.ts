@@ -33,6 +33,7 @@ export class Operation {
   readonly slot: Slot | undefined;
   /** About as many as it takes in a request. */
   readonly bytes: number;
+  readonly isWrite: boolean;
   /** Its result may carry a value. */
   readonly returnsValue: boolean;
   /** Written to a connection, and not answered. */
@@ -53,6 +54,7 @@ export class Operation {
     this.spec = spec;
     this.message = message;
     this.deadline = deadline;
+    this.isWrite = Boolean(write);
     this.attempts = new Attempts(!write);
     const anyNode = !(key instanceof Uint8Array) || get?.level === ReadLevel.STALE;
     this.slot = anyNode ? undefined : slotOf(key);

@@ -139,7 +139,10 @@ class Plan {
       const report = reports.get(shard.id);
       if (report === undefined || replacementOf(this.topology, shard.id) !== undefined)
         return false;
-      return !shard.replicas.every(({ replica }) => report.voters.includes(replica));
+      // On a node that is away nothing is built: counting it would hold back its own replacement.
+      return shard.replicas.some(
+        ({ replica, node }) => !report.voters.includes(replica) && this.isConnected(node),
+      );
     });
     const running = runningReplacements(this.topology).length + building.length;
     return repairsMaxOf(this.topology) - running;
@@ -272,7 +275,9 @@ function startReplacements(plan: Plan, reason: Reason): void {
     if (left <= 0) return;
     const to = placeFor(plan, shard, from.node);
     if (to === undefined) continue;
-    if (plan.run({ kind: 'replaceReplica', shard: shard.id, from: from.node, to, nowMs })) left--;
+    // Counted again: one whose replica votes no more counted as a repair before.
+    if (plan.run({ kind: 'replaceReplica', shard: shard.id, from: from.node, to, nowMs }))
+      left = plan.repairsLeft;
   }
 }
 
@@ -293,7 +298,9 @@ function candidateOf(
   if (replacementOf(plan.topology, shard.id) !== undefined) return undefined;
   const others = shard.replicas.filter((each) => each !== from);
   if (!others.every(({ replica }) => report.voters.includes(replica))) return undefined;
-  if (hasStrangers(shard, report)) return undefined;
+  // The shard lets strangers go by itself, once all that are named vote. One that is lost and does not
+  // vote never will: a replacement was cancelled as its last step was taken, and the node went again.
+  if (hasStrangers(shard, report) && report.voters.includes(from.replica)) return undefined;
   const live = others.filter(({ node }) => plan.isConnected(node)).length;
   // For a while there is one voter more, and the majority larger. Without need, that is not done to a
   // shard which lacks somebody; to repair it, those who are left must be able to decide.

@@ -122,6 +122,28 @@ describe('operations begun in one turn of the event loop', () => {
       );
     }));
 
+  it('D21: run at most 500 ahead of the oldest write of their slot, so that its record is still there', () =>
+    withNodes({}, async ({ client, node, store }) => {
+      await puts(client, 1);
+      node.batches.length = 0;
+      const held: BatchCall[] = [];
+      node.onBatch = (call) => held.push(call);
+      const replies = Promise.all(
+        Array.from({ length: 1200 }, () => client.increment({ key: bytes('hot'), delta: 1 })),
+      );
+      await client.get({ key: bytes('x') }, { timeoutMs: 50 }).catch(() => undefined);
+      const sent = (): number =>
+        node.batches.flatMap(shown).filter((each) => each === 'increment hot').length;
+      expect(sent()).to.equal(500);
+      node.onBatch = (call) => {
+        call.answer();
+      };
+      for (const call of held) call.answer();
+      const values = (await replies).map(({ value }) => value);
+      expect(values).to.deep.equal(values.map((_, n) => n + 1));
+      expect(store.values.get('hot')).to.equal('1200');
+    }));
+
   it('are bounded: what is not answered, and what waits in the client', () =>
     withNodes({}, async ({ client, node }) => {
       await puts(client, 1);

@@ -104,7 +104,7 @@ export class DecisionWorld {
   private readonly topologies: Topology[] = [];
   private readonly stoppedAtMs = new Map<number, number>();
   private readonly nodeOfReplica = new Map<number, number>();
-  private seen = new Map<NodeId, Sight>();
+  private readonly seen = new Map<NodeId, Sight>();
   private leadingSinceMs = 0;
   private nowMs = 0;
   private delay = 0;
@@ -140,7 +140,7 @@ export class DecisionWorld {
           this.stoppedAtMs.delete(event.node);
         return;
       case 'newLeader':
-        this.seen = new Map();
+        // What is known of the time before must not count, even where it is known.
         this.leadingSinceMs = this.nowMs;
         return;
       case 'delay':
@@ -217,12 +217,22 @@ export class DecisionWorld {
   /** D06: a node that comes back in time costs nothing, and neither does a new leader. */
   private expectReason(command: MetaCommand): void {
     if (command.kind === 'addReplica') this.expectQuorum(command.shard);
+    if (command.kind === 'endOperation' && command.state === 'done') this.expectLeft(command.id);
     if (command.kind !== 'replaceReplica') return;
     this.expectQuorum(command.shard);
     if (nodeOf(this.topology, command.from)?.state === 'draining') return;
     const awayMs = this.nowMs - (this.stoppedAtMs.get(command.from) ?? this.nowMs);
     expect(awayMs, `node ${command.from} was away`).to.be.at.least(replaceAfterMs);
     expect(this.nowMs - this.leadingSinceMs).to.be.at.least(replaceAfterMs);
+  }
+
+  /** With the operation's end the old replica's node drops it: it must not count any more. */
+  private expectLeft(operation: number): void {
+    const { replacement } = this.topology.operations.find(({ id }) => id === operation) ?? {};
+    if (replacement === undefined) return;
+    const { voters, learners } = this.membersOf(replacement.shard);
+    expect([...voters, ...learners]).to.not.include(replacement.from.replica);
+    expect([...voters]).to.include(replacement.to.replica);
   }
 
   /** Also with one voter more there is a majority. */

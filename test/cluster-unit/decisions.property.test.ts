@@ -90,6 +90,29 @@ function play(world: DecisionWorld, all: readonly Happening[], lost: Loss): void
   for (let now = 0; now < ticksToSettle; now++) world.tick();
 }
 
+/** Histories that found something. */
+const examples: [Happening[], Loss][] = [
+  // A shard that was counted as a repair before it was begun left room for another one.
+  [
+    [
+      { tick: 0, event: { kind: 'stop', node: 1 } },
+      { tick: 1, event: { kind: 'start', node: 1 } },
+      { tick: 4, event: { kind: 'drain', node: 7 } },
+      { tick: 5, event: { kind: 'undrain', node: 7 } },
+    ],
+    { kind: 'remove', node: 3, tick: 0 },
+  ],
+  // Shards that could not be built on the node that was lost held back their own replacement.
+  [
+    [
+      { tick: 0, event: { kind: 'delay', ticks: 1 } },
+      { tick: 70, event: { kind: 'drain', node: 2 } },
+      { tick: 75, event: { kind: 'undrain', node: 2 } },
+    ],
+    { kind: 'stop', node: 2, tick: 0 },
+  ],
+];
+
 describe('what the metadata leader decides, over time', () => {
   it('D06: keeps replicas apart and shards able to decide, and ends with all of them whole', () => {
     const happened = new Map<string, number>();
@@ -99,7 +122,7 @@ describe('what the metadata leader decides, over time', () => {
         play(world, all, lost);
         world.expectWhole();
       }),
-      { numRuns: 80 },
+      { numRuns: 80, examples },
     );
     // A history in which something never happens proves nothing of it.
     for (const what of [

@@ -191,6 +191,8 @@ describe('decisions about nodes', () => {
 
 describe('decisions about lost replicas', () => {
   const lost = { silent: { 2: replaceAfterMs } } as const;
+  const lostReplica =
+    shardRecordOf(spareCluster(), 1)?.replicas.find(({ node }) => node === 2)?.replica ?? 0;
   const rows: readonly (World & { readonly title: string; readonly expected: string[] })[] = [
     {
       title: 'a replica of a node that stays down is built anew elsewhere',
@@ -224,6 +226,14 @@ describe('decisions about lost replicas', () => {
       ...lost,
       voters: [...replicasOf(spareCluster()), 99],
       expected: [],
+    },
+    {
+      title: 'also when its replica votes no more, because a replacement was cancelled too late',
+      topology: spareCluster(down(2)),
+      ...lost,
+      voters: [...replicasOf(spareCluster()).filter((id) => id !== lostReplica), 99],
+      learners: [lostReplica],
+      expected: ['shard 1: 2 -> 4'],
     },
     {
       title: 'not while a replica that was added before does not vote yet',

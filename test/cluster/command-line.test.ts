@@ -115,6 +115,7 @@ describe('the command line', function () {
       const failed = await run(['kv', 'load'], broken);
       expect(failed.code).to.equal(2);
       expect(failed.err).to.match(/line 251 is not JSON: not JSON/);
+      expect(failed.err).to.match(/200 records were loaded; go on with: --after 'key-199'/);
       const resumed = await run(['kv', 'load', at('in.jsonl'), '--after', 'key-399']);
       expect(resumed.out).to.equal('100 records loaded\n');
     }));
