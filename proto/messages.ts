@@ -207,6 +207,9 @@ export interface TopologyReply {
   shards: ShardInfo[];
   slots: SlotRangeInfo[];
   document: string;
+  metadataNodes: number[];
+  operations: OperationInfo[];
+  settings: SettingInfo[];
 }
 
 export interface JoinRequest {
@@ -225,12 +228,32 @@ export interface JoinReply {
 
 export interface ChangeClusterRequest {
   command: string;
+  ifVersion?: number;
 }
 
 export interface ChangeClusterReply {
   version: number;
   changed: boolean;
   issued: string;
+}
+
+export interface OperationInfo {
+  operationId: number;
+  kind: string;
+  what: string;
+  state: string;
+  progress: string;
+  sinceMs: number;
+  node: number;
+}
+
+export interface SettingInfo {
+  name: string;
+  value: number;
+  min: number;
+  max: number;
+  first: number;
+  meaning: string;
 }
 
 export interface NodeInfo {
@@ -240,6 +263,7 @@ export interface NodeInfo {
   labels: string[];
   weight: number;
   state: string;
+  stateSinceMs: number;
 }
 
 export interface ShardInfo {
@@ -310,12 +334,22 @@ export interface TransferLeaderReply {
   leaderNode: number;
 }
 
+export interface TakeHashRequest {
+  groupId: number;
+}
+
+export interface TakeHashReply {
+  index: number;
+}
+
 export interface ReplicaHashRequest {
   groupId: number;
+  atIndex?: number;
 }
 
 export interface ReplicaHashReply {
   appliedIndex: number;
   hash: string;
   keys: number;
+  pending: boolean;
 }

@@ -10,11 +10,12 @@ import type {
   JoinRequest,
   StatusReply,
 } from '../proto/messages.js';
-import { adminMethods, type AdminGroup } from './api/admin-service.js';
+import { adminMethods } from './api/admin-service.js';
 import { BatchService, batchPath } from './api/batch-service.js';
 import { ClientListener } from './api/client-listener.js';
 import { Deadlines } from './api/deadlines.js';
 import { Dispatch, type Route } from './api/dispatch.js';
+import { GroupDoor, type AdminGroup } from './api/group-door.js';
 import { GrpcDoor } from './api/grpc-door.js';
 import { createGrpcServer, type GrpcServer } from './api/grpc-server.js';
 import { HttpEndpoint } from './api/http-endpoint.js';
@@ -69,6 +70,7 @@ export class QuorateNode {
   private readonly options: NodeOptions;
   private readonly foundations: Foundations;
   private readonly door: MetadataDoor;
+  private readonly metadata: Metadata | undefined;
   private readonly shards: LocalShards;
   private readonly view: ClusterView;
   private readonly disk: DiskSpace;
@@ -91,6 +93,7 @@ export class QuorateNode {
     this.deadlines = new Deadlines(options.clock);
     const { metadata, view } = parts;
     const { link } = foundations;
+    this.metadata = metadata;
     this.door = new MetadataDoor({ metadata, view, link, clock: options.clock });
     this.startedMs = options.clock.monotonicMs();
   }
@@ -198,11 +201,13 @@ export class QuorateNode {
       },
       adminMethods: adminMethods({
         groups: () => this.adminGroups(),
+        door: this.groupDoor(),
         node: () => this.nodeStatus(),
         topology: () => this.view.topology,
         initCluster: (request, forwarded) => this.initCluster(request, forwarded),
         join: (request, forwarded) => this.join(request, forwarded),
-        changeCluster: (command, forwarded) => this.door.changeText(command, forwarded),
+        changeCluster: ({ command, ifVersion }, forwarded) =>
+          this.door.changeText(command, forwarded, ifVersion),
       }),
     });
     await this.foundations.host.start();
@@ -409,11 +414,33 @@ export class QuorateNode {
       isLeader: group.isLeader,
       status: () => this.groupStatus(group),
       transferLeadership: (to) => group.transferLeadership(to === 0 ? noTarget : replicaId(to)),
-      hash: async () => {
-        const { appliedIndex, hash } = await group.hash();
-        return { appliedIndex, hash, keys: this.shards.get(group.id)?.shard.keys ?? 0 };
-      },
+      leaderNode: group.leaderNode,
+      hash: () => group.hash(),
+      hashAt: (index) => group.hashAt(index),
+      takeHash: () => this.takeHash(group.id),
     }));
+  }
+
+  private groupDoor(): GroupDoor {
+    return new GroupDoor({
+      groups: () => this.adminGroups(),
+      view: this.view,
+      link: this.foundations.link,
+      clock: this.options.clock,
+      addressOf: (node) => this.clientAddressOf(node),
+    });
+  }
+
+  private takeHash(id: GroupId): Promise<number> {
+    if (id === metadataGroup && this.metadata !== undefined) return this.metadata.takeHash();
+    return new Promise((resolve, reject) => {
+      const local = this.shards.get(id);
+      if (local === undefined) throw new Error(`group ${id} has no replica here any more`);
+      local.shard.takeHash((error, index) => {
+        if (error === undefined) resolve(index);
+        else reject(error);
+      });
+    });
   }
 
   private groupStatus(group: HostedGroup): GroupStatusMessage {

@@ -158,10 +158,15 @@ export async function importSnapshot(
   await engine.write(batch, { sync: false });
 }
 
-/** SHA-256 (hexadecimal) over keys without their prefix and values, in key order, and their number. */
+/**
+ * SHA-256 (hexadecimal) over keys without their prefix and values, in key order, and their number, from
+ * a view taken now (synchronously). `betweenPages`, some 256 KiB apart: to let others have their turn;
+ * if it rejects, so does this.
+ */
 export async function hashReplica(
   engine: Engine,
   range: KeyRange,
+  betweenPages: () => Promise<void> = () => Promise.resolve(),
 ): Promise<{ readonly hash: string; readonly pairs: number }> {
   const view = engine.iterate({ ...range, pageBytesMax });
   const hash = createHash('sha256');
@@ -175,6 +180,7 @@ export async function hashReplica(
         lengths.writeUInt32BE(value.byteLength, 4);
         hash.update(lengths).update(key.subarray(prefixBytes)).update(value);
       }
+      await betweenPages();
     }
   } finally {
     await view.close();

@@ -2,7 +2,7 @@
  * Changes of the cluster, asked for at any node: carried out here when this node leads the metadata
  * group, else passed on to the one that does, one hop.
  */
-import type { ChangeClusterReply } from '../../proto/messages.js';
+import type { ChangeClusterReply, ChangeClusterRequest } from '../../proto/messages.js';
 import type { ClusterView } from '../cluster/cluster-view.js';
 import type { Metadata } from '../cluster/metadata.js';
 import { KvError } from '../errors.js';
@@ -31,8 +31,11 @@ export class MetadataDoor {
     this.options = options;
   }
 
-  /** `text`: a command as JSON, without nowMs. Rejects with KvError; a refusal is KV_INVALID. */
-  async changeText(text: string, forwarded: boolean): Promise<ChangeClusterReply> {
+  /**
+   * `text`: a command as JSON, without nowMs; `ifVersion`: refused at any other version of the topology,
+   * 0: at none. Rejects with KvError; a refusal is KV_INVALID.
+   */
+  async changeText(text: string, forwarded: boolean, ifVersion = 0): Promise<ChangeClusterReply> {
     let command: MetaCommand;
     try {
       const fields: unknown = JSON.parse(text);
@@ -41,12 +44,12 @@ export class MetadataDoor {
     } catch (error) {
       throw invalid(`the command is malformed: ${error instanceof Error ? error.message : ''}`);
     }
-    return this.change(command, text, forwarded);
+    return this.change(command, { command: text, ifVersion }, forwarded);
   }
 
   private async change(
     command: MetaCommand,
-    text: string,
+    request: ChangeClusterRequest,
     forwarded: boolean,
   ): Promise<ChangeClusterReply> {
     const { metadata, link, clock } = this.options;
@@ -54,14 +57,14 @@ export class MetadataDoor {
     for (let turn = 0; ; turn++) {
       try {
         if (metadata?.isLeader === true) {
-          const { version, changed, issued } = await metadata.run(command);
+          const { version, changed, issued } = await metadata.run(command, request.ifVersion);
           return { version, changed, issued: JSON.stringify(issued) };
         }
         if (forwarded) throw notLeader();
         const addresses = this.addresses();
         const address = addresses[turn % Math.max(1, addresses.length)];
         if (address === undefined) throw notLeader();
-        return await link.changeCluster(address, { command: text });
+        return await link.changeCluster(address, request);
       } catch (error) {
         const problem = toKvError(error);
         const passing = problem.code === 'KV_NOT_LEADER' || problem.code === 'KV_UNAVAILABLE';

@@ -8,7 +8,11 @@ import type {
   JoinRequest,
   StatusReply,
   StatusRequest,
+  TakeHashReply,
+  TakeHashRequest,
   TopologyReply,
+  TransferLeaderReply,
+  TransferLeaderRequest,
 } from '../../proto/messages.js';
 import type { Clock } from '../observe/clock.js';
 import type { Forwarder } from './forwarder.js';
@@ -43,6 +47,12 @@ const calls = {
     'TopologyReply',
   ),
   status: admin<StatusRequest, StatusReply>('Status', 'StatusRequest', 'StatusReply'),
+  transferLeader: admin<TransferLeaderRequest, TransferLeaderReply>(
+    'TransferLeader',
+    'TransferLeaderRequest',
+    'TransferLeaderReply',
+  ),
+  takeHash: admin<TakeHashRequest, TakeHashReply>('TakeHash', 'TakeHashRequest', 'TakeHashReply'),
 } as const;
 
 const timeoutMs = 2000;
@@ -71,6 +81,14 @@ export class NodeLink {
 
   status(address: string): Promise<StatusReply> {
     return this.call(address, calls.status, {});
+  }
+
+  transferLeader(address: string, request: TransferLeaderRequest): Promise<TransferLeaderReply> {
+    return this.call(address, calls.transferLeader, request);
+  }
+
+  takeHash(address: string, request: TakeHashRequest): Promise<TakeHashReply> {
+    return this.call(address, calls.takeHash, request);
   }
 
   private call<Q, R>(

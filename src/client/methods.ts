@@ -20,6 +20,8 @@ import type {
   ScanRequest,
   StatusReply,
   StatusRequest,
+  TakeHashReply,
+  TakeHashRequest,
   TopologyReply,
   TransferLeaderReply,
   TransferLeaderRequest,
@@ -61,6 +63,11 @@ export const methods = {
     'Admin/TransferLeader',
     'TransferLeaderRequest',
     'TransferLeaderReply',
+  ),
+  takeHash: method<TakeHashRequest, TakeHashReply>(
+    'Admin/TakeHash',
+    'TakeHashRequest',
+    'TakeHashReply',
   ),
   replicaHash: method<ReplicaHashRequest, ReplicaHashReply>(
     'Admin/ReplicaHash',

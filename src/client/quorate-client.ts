@@ -22,6 +22,8 @@ import type {
   ScanRequest,
   SessionMessage,
   StatusReply,
+  TakeHashReply,
+  TakeHashRequest,
   TopologyReply,
   TransferLeaderReply,
   TransferLeaderRequest,
@@ -230,9 +232,15 @@ export class QuorateClient {
     return this.calls.call(methods.initCluster, request, this.boundsOf(options));
   }
 
-  /** One command of the metadata group, e.g. { kind: 'drain', node: 3 }. KV_INVALID: it was refused. */
-  changeCluster(command: object, options: OperationOptions = {}): Promise<ChangeClusterReply> {
-    const request = { command: JSON.stringify(command) };
+  /**
+   * One command of the metadata group, e.g. { kind: 'drain', node: 3 }. KV_INVALID: it was refused.
+   * `ifVersion`: only if the map is of this version still.
+   */
+  changeCluster(
+    command: object,
+    { ifVersion = 0, ...options }: OperationOptions & { readonly ifVersion?: number } = {},
+  ): Promise<ChangeClusterReply> {
+    const request = { command: JSON.stringify(command), ifVersion };
     return this.calls.call(methods.changeCluster, request, this.boundsOf(options));
   }
 
@@ -241,14 +249,20 @@ export class QuorateClient {
     return this.calls.call(methods.getTopology, {}, { ...this.boundsOf(options), isRead: true });
   }
 
+  /** Resolves when another replica leads the group. */
   transferLeader(
-    endpoint: string,
     request: TransferLeaderRequest,
     options: OperationOptions = {},
   ): Promise<TransferLeaderReply> {
-    return this.at(endpoint, methods.transferLeader, request, options);
+    return this.calls.call(methods.transferLeader, request, this.boundsOf(options));
   }
 
+  /** The index at which every replica of a group takes the hash of its state, for `replicaHash`. */
+  takeHash(request: TakeHashRequest, options: OperationOptions = {}): Promise<TakeHashReply> {
+    return this.calls.call(methods.takeHash, request, this.boundsOf(options));
+  }
+
+  /** Of the replica on the node at `endpoint`. */
   replicaHash(
     endpoint: string,
     request: ReplicaHashRequest,

@@ -1,9 +1,11 @@
 /** The metadata group as a service: commands in, their outcome or an error that says what to do. */
 import { KvError } from '../errors.js';
-import type { Group } from '../group/group.js';
+import type { LogIndex } from '../../raft/index.js';
+import type { Group, ProposeOutcome } from '../group/group.js';
 import { encodeMetaCommand, type MetaCommand, type MetaResult } from '../meta/meta-machine.js';
 
 type Done = Extract<MetaResult, { kind: 'done' }>;
+type AppliedCommand = Extract<ProposeOutcome<MetaResult>, { kind: 'applied' }>;
 
 export class Metadata {
   private readonly group: Group<MetaResult>;
@@ -24,21 +26,32 @@ export class Metadata {
   }
 
   /**
-   * Resolves when the command is applied. Rejects with KvError: KV_NOT_LEADER with the leader's address,
+   * Resolves when the command is applied; `ifVersion`: only at this version of the topology, 0: at any. Rejects with KvError: KV_NOT_LEADER with the leader's address,
    * KV_INVALID for a refusal (nothing was changed), KV_UNKNOWN_OUTCOME when leadership was lost.
    */
-  run(command: MetaCommand): Promise<Done> {
+  async run(command: MetaCommand, ifVersion = 0): Promise<Done> {
+    const { result } = await this.propose(command, ifVersion);
+    if (result.kind === 'done') return result;
+    throw new KvError(result.message, { code: 'KV_INVALID', outcome: 'notApplied' });
+  }
+
+  /** The index at which every replica takes the hash of its state. Rejects as `run` does. */
+  async takeHash(): Promise<LogIndex> {
+    const { index } = await this.propose({ kind: 'hash' }, 0);
+    return index;
+  }
+
+  private propose(command: MetaCommand, ifVersion: number): Promise<AppliedCommand> {
     return new Promise((resolve, reject) => {
       const { group } = this;
       if (!group.isLeader) {
         reject(this.notLeader());
         return;
       }
-      group.propose(encodeMetaCommand(command), (outcome) => {
+      const bytes = encodeMetaCommand(command, ifVersion === 0 ? undefined : ifVersion);
+      group.propose(bytes, (outcome) => {
         if (outcome.kind === 'applied') {
-          const { result } = outcome;
-          if (result.kind === 'done') resolve(result);
-          else reject(new KvError(result.message, { code: 'KV_INVALID', outcome: 'notApplied' }));
+          resolve(outcome);
         } else if (outcome.kind === 'unknown') {
           reject(
             new KvError(

@@ -13,6 +13,7 @@ import {
 import { putAppliedMark } from '../../storage/index.js';
 import type { GroupContext } from './group-context.js';
 import type { ProposeOutcome } from './group.js';
+import type { StateHashes } from './state-hashes.js';
 
 /** The log position at a durable mark, to find where the kept part of the log begins. */
 interface Milestone {
@@ -36,10 +37,12 @@ export class Applier<R> {
   private readonly milestones: Milestone[] = [];
   private placeWaiters: PlaceWaiter[] = [];
   private readonly driver: GroupContext<R>;
+  private readonly hashes: StateHashes<R>;
 
-  constructor(driver: GroupContext<R>, appliedIndex: LogIndex) {
+  constructor(driver: GroupContext<R>, appliedIndex: LogIndex, hashes: StateHashes<R>) {
     this.driver = driver;
     this.appliedIndex = appliedIndex;
+    this.hashes = hashes;
   }
 
   /** The core gives the next batch only when this one was reported as applied. */
@@ -47,7 +50,9 @@ export class Applier<R> {
     if (entries.length === 0) return;
     // The durable mark of the batch before may still be under way.
     const run =
-      this.running === undefined ? this.run(entries) : this.running.then(() => this.run(entries));
+      this.running === undefined
+        ? this.runAll(entries)
+        : this.running.then(() => this.runAll(entries));
     this.running = run;
     this.driver.background(
       run.then(() => {
@@ -79,7 +84,20 @@ export class Applier<R> {
     for (const { done } of this.placeWaiters.splice(0)) done({ kind: 'unknown', reason });
   }
 
-  private async run(entries: readonly Entry[]): Promise<void> {
+  /** A batch ends with a command that asks for a hash: the engine then holds just what is to be hashed. */
+  private async runAll(entries: readonly Entry[]): Promise<void> {
+    let from = 0;
+    for (let at = 0; at < entries.length; at++) {
+      const entry = entries[at];
+      if (entry?.kind !== EntryKind.command || !this.driver.machine.asksForHash(entry.data))
+        continue;
+      await this.run(entries.slice(from, at + 1), true);
+      from = at + 1;
+    }
+    await this.run(from === 0 ? entries : entries.slice(from), false);
+  }
+
+  private async run(entries: readonly Entry[], hashed: boolean): Promise<void> {
     const { machine, surroundings, prefix } = this.driver;
     const { engine } = surroundings;
     const last = entries[entries.length - 1];
@@ -97,6 +115,8 @@ export class Applier<R> {
     await engine.write(batch, { sync: false });
     machine.written();
     for (const range of clears) await engine.clear(range);
+    // Before anybody hears that the index is applied, and would find no hash of it.
+    if (hashed) this.hashes.take(last.index);
     this.count(entries, last.index);
     this.finishPlaces(last.index);
     this.driver.onApplied(entries, results);

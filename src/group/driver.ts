@@ -30,10 +30,11 @@ import { hashReplica } from '../../storage/index.js';
 import type { IncomingSnapshot } from '../transport/transport.js';
 import { Applier } from './applier.js';
 import type { DriverSurroundings, GroupContext } from './group-context.js';
-import type { Group, GroupFigures, ProposeOutcome, ReplicaHash } from './group.js';
+import type { Group, GroupFigures, HashAt, ProposeOutcome, ReplicaHash } from './group.js';
 import { Proposals } from './proposals.js';
 import { Reads, type ReadDone } from './reads.js';
 import { installSnapshot, sendSnapshot } from './snapshots.js';
+import { StateHashes } from './state-hashes.js';
 import type { StateMachine } from './state-machine.js';
 
 export interface DriverOptions<R> {
@@ -58,6 +59,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   private readonly proposals = new Proposals<R>();
   private readonly reads: Reads;
   private readonly applier: Applier<R>;
+  private readonly hashes: StateHashes<R>;
   /** Which node hosts a replica: from the membership, and from whom messages came. */
   private readonly places = new Map<ReplicaId, NodeId>();
   private membershipIndex = -1;
@@ -86,7 +88,8 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.surroundings = surroundings;
     this.node = new RawNode(options.raft, options.state);
     this.accountedMs = surroundings.clock.monotonicMs();
-    this.applier = new Applier(this, options.state.appliedIndex);
+    this.hashes = new StateHashes(this);
+    this.applier = new Applier(this, options.state.appliedIndex, this.hashes);
     this.reads = new Reads({
       node: this.node,
       queueLengthMax: surroundings.limits.readsMax,
@@ -203,8 +206,13 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   async hash(): Promise<ReplicaHash> {
     // Between two batches the engine holds exactly what appliedIndex says.
     await this.applier.idle();
-    const appliedIndex = this.applier.appliedIndex;
-    return { appliedIndex, ...(await hashReplica(this.surroundings.engine, this.machine.range)) };
+    const { appliedIndex } = this.applier;
+    const { keys, range } = this.machine;
+    return { appliedIndex, keys, ...(await hashReplica(this.surroundings.engine, range)) };
+  }
+
+  hashAt(index: LogIndex): HashAt {
+    return this.hashes.at(index);
   }
 
   // ---- what the host brings
@@ -288,6 +296,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.proposals.loseAll('closed');
     this.reads.failAll('closed');
     this.applier.loseWaiters('closed');
+    this.hashes.close();
     this.incoming?.finish({ ok: false, reason: 'the node is stopping' });
   }
 
@@ -295,6 +304,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   async idle(): Promise<void> {
     // What failed of it has been reported by `fatal`.
     await Promise.allSettled([this.applier.idle(), this.installing]);
+    await this.hashes.idle();
   }
 
   // ---- carrying out

@@ -77,8 +77,10 @@ export interface Group<R> {
   status(): RaftStatus;
   /** Counters and queue lengths, for metrics. */
   figures(): GroupFigures;
-  /** Hash over the state machine's keys and values, at one applied index. */
+  /** Hash over the state machine's keys and values, at the index that is applied now. */
   hash(): Promise<ReplicaHash>;
+  /** The hash at an index whose command asked for it. */
+  hashAt(index: LogIndex): HashAt;
 }
 
 export type GroupFigures = Readonly<Record<string, number>>;
@@ -88,4 +90,13 @@ export interface ReplicaHash {
   /** SHA-256, hexadecimal. */
   readonly hash: string;
   readonly pairs: number;
+  /** As the state machine counts them. */
+  readonly keys: number;
 }
+
+/**
+ * `pending`: the index is not applied yet, or the hash is being computed. `missing`: the replica came
+ * past the index without one (a restart, a snapshot), or has forgotten it.
+ */
+export type HashAt =
+  { readonly kind: 'hash'; readonly hash: ReplicaHash } | { readonly kind: 'pending' | 'missing' };

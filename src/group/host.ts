@@ -71,6 +71,7 @@ export type HostedGroup = Pick<
   | 'status'
   | 'figures'
   | 'hash'
+  | 'hashAt'
   | 'leaderNode'
 >;
 

@@ -29,6 +29,10 @@ export interface StateMachine<R> {
   apply(commands: readonly Entry[], batch: EngineBatch): Promise<Applied<R>>;
   /** The batch of the last `apply` is in the engine: what readers may see moves on, with the data. */
   written(): void;
+  /** The command wants the hash of the state right behind it to be taken (applying it does nothing). */
+  asksForHash(command: Uint8Array): boolean;
+  /** What users would count, as of `written`; 0 where there is nothing to count. */
+  readonly keys: number;
   /** Leadership came or went: only a leader proposes on its own (expiry, log time). */
   onLeadership(leadership: Leadership): void;
 }

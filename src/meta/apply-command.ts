@@ -107,6 +107,8 @@ function effectOf(topology: Topology, command: MetaCommand): Effect {
       return applyEndOperation(topology, command);
     case 'setMetadata':
       return applySetMetadata(topology, command);
+    case 'hash':
+      return unchanged();
   }
 }
 

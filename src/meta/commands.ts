@@ -85,6 +85,9 @@ const setMetadata = z.strictObject({
   nodes: z.array(number).readonly(),
 });
 
+/** Changes nothing: every replica takes the hash of its state where it stands. */
+const hash = z.strictObject({ kind: z.literal('hash') });
+
 const commandSchema = z
   .discriminatedUnion('kind', [
     init,
@@ -102,6 +105,7 @@ const commandSchema = z
     setSetting,
     endOperation,
     setMetadata,
+    hash,
   ])
   .readonly();
 

@@ -30,6 +30,7 @@ export class MetaMachine implements StateMachine<MetaResult> {
   onLeading: (leadership: Leadership) => void = () => undefined;
   /** Told of each new topology that readers may see: after a batch, a start or a snapshot. */
   onTopology: (topology: Topology) => void = () => undefined;
+  readonly keys = 0;
   private readonly engine: Engine;
   private readonly prefix: Uint8Array;
   /** With the batch that is being written. */
@@ -82,6 +83,10 @@ export class MetaMachine implements StateMachine<MetaResult> {
 
   written(): void {
     this.publish();
+  }
+
+  asksForHash(command: Uint8Array): boolean {
+    return decodeMetaCommand(command).command.kind === 'hash';
   }
 
   onLeadership(leadership: Leadership): void {

@@ -4,19 +4,46 @@ interface Setting {
   readonly min: number;
   readonly max: number;
   readonly first: number;
+  /** For people. */
+  readonly meaning: string;
 }
 
 const dayMs = 86_400_000;
 
 const settings: ReadonlyMap<string, Setting> = new Map([
-  /** Silence after which a node is `suspect`, then `down`. */
-  ['suspectAfterMs', { min: 100, max: dayMs, first: 3_000 }],
-  ['downAfterMs', { min: 100, max: dayMs, first: 10_000 }],
-  /** How long a node is down before its replicas are built anew elsewhere. */
-  ['replaceAfterMs', { min: 100, max: 30 * dayMs, first: 300_000 }],
-  /** Replicas that are rebuilt at one time in the whole cluster; 0 pauses repair. */
-  ['repairsMax', { min: 0, max: 64, first: 2 }],
+  [
+    'suspectAfterMs',
+    { min: 100, max: dayMs, first: 3_000, meaning: 'silence after which a node is suspect' },
+  ],
+  [
+    'downAfterMs',
+    { min: 100, max: dayMs, first: 10_000, meaning: 'silence after which a node is down' },
+  ],
+  [
+    'replaceAfterMs',
+    {
+      min: 100,
+      max: 30 * dayMs,
+      first: 300_000,
+      meaning: 'how long a node is away before its replicas are built anew elsewhere',
+    },
+  ],
+  [
+    'repairsMax',
+    { min: 0, max: 64, first: 2, meaning: 'replicas that are rebuilt at one time; 0 pauses it' },
+  ],
 ]);
+
+/** All there are, with what holds where `current` does. */
+export function describeSettings(
+  current: Readonly<Record<string, number>>,
+): readonly (Setting & { readonly name: string; readonly value: number })[] {
+  return [...settings].map(([name, setting]) => ({
+    ...setting,
+    name,
+    value: current[name] ?? setting.first,
+  }));
+}
 
 export function firstSettings(): Readonly<Record<string, number>> {
   return Object.fromEntries([...settings].map(([name, { first }]) => [name, first]));

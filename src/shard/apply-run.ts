@@ -66,6 +66,7 @@ export class ApplyRun {
         for (const due of command.due) this.expire(due);
         return { logTimeMs, results: [] };
       case 'time':
+      case 'hash':
         return { logTimeMs, results: [] };
       case 'found':
         // The first one decides, also when a leader that knew no better proposes it again (D30).

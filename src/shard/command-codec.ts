@@ -8,6 +8,7 @@
  *   expire (2)    count u32, then each: slot u16, due u64, kind u8 (1 key, 2 session), revision u64, key
  *   time (3)      (nothing)
  *   found (4)     count u32, then each: first slot u16, last slot u16
+ *   hash (5)      (nothing)
  *   operation   = kind u8: put (1) key, value, ttl u64, condition, flags u8 (1: return previous)
  *                          delete (2) key, condition, flags; increment (3) key, delta i64 as f64, ttl u64
  *                          transaction (4) counts u32 x 3, compares, then, else; get (5) key
@@ -26,7 +27,7 @@ import type {
 } from './command.js';
 
 const version = 1;
-const commandKind = { writes: 1, expire: 2, time: 3, found: 4 } as const;
+const commandKind = { writes: 1, expire: 2, time: 3, found: 4, hash: 5 } as const;
 const operationKind = { put: 1, delete: 2, increment: 3, transaction: 4, get: 5 } as const;
 const conditionKind = { none: 0, absent: 1, revision: 2 } as const;
 const compareKind = { exists: 1, revision: 2, value: 3 } as const;
@@ -59,7 +60,9 @@ export type Command =
   /** Log time alone. Applied by everybody, proposed by nobody yet: every other command carries it. */
   | { readonly kind: 'time'; readonly logTimeMs: number }
   /** The slots that a shard is born with, at epoch 1. Only the first one counts (rule D30). */
-  | { readonly kind: 'found'; readonly logTimeMs: number; readonly slots: readonly SlotSpan[] };
+  | { readonly kind: 'found'; readonly logTimeMs: number; readonly slots: readonly SlotSpan[] }
+  /** Changes nothing but log time: every replica takes the hash of its state where it stands. */
+  | { readonly kind: 'hash'; readonly logTimeMs: number };
 
 /** Slots from `first` to `last`, both included. */
 export interface SlotSpan {
@@ -114,6 +117,15 @@ export function encodeFound(slots: readonly SlotSpan[], logTimeMs: number): Uint
   return writer.take();
 }
 
+export function encodeHash(logTimeMs: number): Uint8Array {
+  return begin(commandKind.hash, logTimeMs).take();
+}
+
+/** Without decoding the rest. */
+export function isHash(command: Uint8Array): boolean {
+  return command[0] === version && command[1] === commandKind.hash;
+}
+
 export function encodeSpans(writer: ByteWriter, slots: readonly SlotSpan[]): void {
   writer.u32(slots.length);
   for (const { first, last } of slots) {
@@ -155,6 +167,8 @@ function decodeBody(reader: ByteReader, kind: number, logTimeMs: number): Comman
       return { kind: 'time', logTimeMs };
     case commandKind.found:
       return { kind: 'found', logTimeMs, slots: decodeSpans(reader) };
+    case commandKind.hash:
+      return { kind: 'hash', logTimeMs };
     default:
       throw new UnknownCommand(`command kind ${kind}: use a newer program`);
   }

@@ -20,6 +20,7 @@ import {
   decodeCommand,
   decodeSpans,
   encodeSpans,
+  isHash,
   type Command,
   type SlotSpan,
 } from './command-codec.js';
@@ -167,6 +168,10 @@ export class ShardMachine implements StateMachine<CommandResult> {
     this.founding = state.founding;
     for (const [slot, slotState] of changed) this.slots.set(slot, slotState);
     this.due.noteAll(due);
+  }
+
+  asksForHash(command: Uint8Array): boolean {
+    return isHash(command);
   }
 
   onLeadership(leadership: Leadership): void {

@@ -2,7 +2,7 @@
  * A shard as a service: writes stamped with log time and proposed, reads at the level that was asked
  * for, scans page by page.
  */
-import type { NodeId } from '../../raft/index.js';
+import type { LogIndex, NodeId } from '../../raft/index.js';
 import { KeyKind, kindRange, type Engine } from '../../storage/index.js';
 import { KvError } from '../errors.js';
 import type { Group, ProposeOutcome, ReadOutcome } from '../group/group.js';
@@ -14,6 +14,7 @@ import { isExpired, keyValue } from './apply-run.js';
 import {
   encodeExpire,
   encodeFound,
+  encodeHash,
   encodeWrites,
   type Due,
   type SlotSpan,
@@ -199,6 +200,18 @@ export class Shard {
     const { session } = write;
     if (session === undefined || session.notAfterMs !== 0) return write;
     return { ...write, session: { ...session, notAfterMs: logTimeMs + sessionMsMax } };
+  }
+
+  /** Calls back with the index at which every replica takes the hash of its state. */
+  takeHash(done: (error: KvError | undefined, index: LogIndex) => void): void {
+    if (!this.leading) {
+      done(writeError({ kind: 'notApplied', reason: 'notLeader' }), 0);
+      return;
+    }
+    this.group.propose(encodeHash(this.time.now(this.machine.logTimeMs)), (outcome) => {
+      if (outcome.kind === 'applied') done(undefined, outcome.index);
+      else done(writeError(outcome), 0);
+    });
   }
 
   // ---- reads

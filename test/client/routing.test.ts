@@ -149,7 +149,15 @@ describe('hints of a client', () => {
             epoch: 1,
           }));
           const routes = new Routes(['a:1']);
-          const rest = { clusterId: '', nodes: [], shards: [], document: '' };
+          const rest = {
+            clusterId: '',
+            nodes: [],
+            shards: [],
+            document: '',
+            metadataNodes: [],
+            operations: [],
+            settings: [],
+          };
           routes.useTopology({ ...rest, version: 1, slots: ranges });
           for (const each of [...slots, ...firsts]) {
             const range = ranges.find(({ first, last }) => first <= each && each <= last);

@@ -51,6 +51,14 @@ export class Ledger implements StateMachine<LedgerResult> {
     this.length = this.pending;
   }
 
+  asksForHash(command: Uint8Array): boolean {
+    return Buffer.from(command).toString() === 'hash';
+  }
+
+  get keys(): number {
+    return this.length;
+  }
+
   onLeadership(leadership: Leadership): void {
     this.leaderships.push(leadership);
   }

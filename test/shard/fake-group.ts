@@ -6,6 +6,7 @@ import { groupId, noReplica, nodeId, replicaId, type RaftStatus } from '../../ra
 import type {
   Group,
   GroupFigures,
+  HashAt,
   ProposeOutcome,
   ReadOutcome,
   ReplicaHash,
@@ -144,6 +145,11 @@ export class FakeGroup implements Group<CommandResult> {
   }
 
   hash(): Promise<ReplicaHash> {
-    return this.state.hash().then((each) => ({ ...each, appliedIndex: this.appliedIndex }));
+    const { keys } = this.state.machine;
+    return this.state.hash().then((each) => ({ ...each, keys, appliedIndex: this.appliedIndex }));
+  }
+
+  hashAt(): HashAt {
+    throw new Error('not of this group');
   }
 }
