@@ -5,6 +5,8 @@ import { slot, slotOf } from '../../src/router/slot.js';
 import {
   decodeCommand,
   encodeExpire,
+  encodeHash,
+  isHash,
   encodeTime,
   encodeWrites,
   UnknownCommand,
@@ -58,6 +60,8 @@ describe('codecs of the shard', () => {
       }),
     );
     expect(decodeCommand(encodeTime(77))).to.deep.equal({ kind: 'time', logTimeMs: 77 });
+    expect(decodeCommand(encodeHash(78))).to.deep.equal({ kind: 'hash', logTimeMs: 78 });
+    expect([encodeHash(78), encodeTime(78)].map(isHash)).to.deep.equal([true, false]);
   });
 
   it('D21: tell the bytes of each operation apart from those of its session', () => {
@@ -154,6 +158,7 @@ describe('codecs of the shard', () => {
         decodeCommand,
       ],
       [encodeTime(9), decodeCommand],
+      [encodeHash(9), decodeCommand],
       [encodeResult({ kind: 'increment', value: 1, revision: 1 }), decodeResult],
       [encodeSessionRecord({ floor: 0, lastNotAfterMs: 1, entries: [] }), decodeSessionRecord],
       [
