@@ -11,6 +11,7 @@
 import type { GroupId, NodeId, ReplicaId } from '../../raft/index.js';
 import { applyCommand } from '../meta/apply-command.js';
 import type { MetaCommand } from '../meta/commands.js';
+import { runningDrain } from '../meta/operations.js';
 import { placeReplacement } from '../meta/placement.js';
 import {
   hostOf,
@@ -325,7 +326,22 @@ function placeFor(plan: Plan, shard: ShardRecord, leaving?: NodeId): NodeId | un
   const { placeable } = plan;
   // Placement counts all replicas there are: not for each of a thousand shards that cannot move.
   if (!hasFreeHost(placeable, shard, leaving)) return undefined;
+  const wanted = successorOf(plan.topology, shard, leaving);
+  // It is waited for while it is only away for a moment.
+  if (wanted !== undefined) return nodeOf(placeable, wanted)?.state === 'up' ? wanted : undefined;
   return placeReplacement(placeable, shard.id, leaving);
+}
+
+/** Where the drain of `leaving` brings this shard's replica; undefined: anywhere. */
+function successorOf(topology: Topology, shard: ShardRecord, leaving?: NodeId): NodeId | undefined {
+  const to = leaving === undefined ? undefined : runningDrain(topology, leaving)?.to;
+  const node = to === undefined ? undefined : nodeOf(topology, to);
+  if (node === undefined || (node.state !== 'up' && node.state !== 'suspect')) return undefined;
+  const isTaken = presentReplicas(topology, shard).some(({ node: id }) => {
+    const other = nodeOf(topology, id);
+    return other !== undefined && id !== leaving && hostOf(other) === hostOf(node);
+  });
+  return isTaken ? undefined : node.id;
 }
 
 /** A node is up on a host where nobody else of the shard is. */

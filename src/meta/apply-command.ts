@@ -24,6 +24,7 @@ import {
   applyCreateShard,
   applyRemoveReplica,
   applyReplaceReplica,
+  applySetLeader,
   applySetMetadata,
 } from './shard-commands.js';
 import type { Topology } from './topology.js';
@@ -99,6 +100,8 @@ function effectOf(topology: Topology, command: MetaCommand): Effect {
       return applyRemoveReplica(topology, command);
     case 'replaceReplica':
       return applyReplaceReplica(topology, command);
+    case 'setLeader':
+      return applySetLeader(topology, command);
     case 'createShard':
       return applyCreateShard(topology, command);
     case 'setSetting':

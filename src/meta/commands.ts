@@ -47,7 +47,13 @@ const setNodeState = z.strictObject({
 });
 const setWeight = z.strictObject({ kind: z.literal('setWeight'), node: number, weight: number });
 const setLabels = z.strictObject({ kind: z.literal('setLabels'), node: number, labels });
-const drain = z.strictObject({ kind: z.literal('drain'), node: number, nowMs });
+const drain = z.strictObject({
+  kind: z.literal('drain'),
+  node: number,
+  /** The node that is to have what leaves, as far as it can; undefined: any. */
+  to: number.exactOptional(),
+  nowMs,
+});
 const undrain = z.strictObject({ kind: z.literal('undrain'), node: number, nowMs });
 const removeNode = z.strictObject({
   kind: z.literal('removeNode'),
@@ -68,6 +74,8 @@ const replaceReplica = z.strictObject({
   to: number,
   nowMs,
 });
+/** Of the replicas of a shard this node's comes first: it leads when it can. */
+const setLeader = z.strictObject({ kind: z.literal('setLeader'), shard: number, node: number });
 /** A shard without slots, to be filled by migrations. */
 const createShard = z.strictObject({ kind: z.literal('createShard'), replication: number });
 const setSetting = z.strictObject({ kind: z.literal('setSetting'), name: text, value: number });
@@ -101,6 +109,7 @@ const commandSchema = z
     addReplica,
     removeReplica,
     replaceReplica,
+    setLeader,
     createShard,
     setSetting,
     endOperation,

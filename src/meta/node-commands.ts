@@ -5,6 +5,7 @@ import {
   changed,
   isRefusal,
   presentNode,
+  receivingNode,
   refused,
   unchanged,
   withNode,
@@ -17,12 +18,14 @@ import {
   runningDrain,
   undrained,
 } from './operations.js';
+import { companion } from './shard-commands.js';
 import {
   establishedReplicas,
   hostOf,
   nodeOf,
   presentReplicas,
   type NodeRecord,
+  type OperationRecord,
   type ReplicaRecord,
   type Topology,
 } from './topology.js';
@@ -149,19 +152,51 @@ function companionOnHost(topology: Topology, labelled: NodeRecord): Refusal | un
   return undefined;
 }
 
-export function applyDrain(topology: Topology, { node: id, nowMs }: CommandOf<'drain'>): Effect {
-  const node = presentNode(topology, id);
+export function applyDrain(topology: Topology, command: CommandOf<'drain'>): Effect {
+  const { nowMs } = command;
+  const node = presentNode(topology, command.node);
   if (isRefusal(node)) return node;
   const running = runningDrain(topology, node.id);
-  if (running !== undefined) return unchanged({ operation: running.id });
+  if (running !== undefined) return drainedAlready(running, command);
+  const to = command.to === undefined ? undefined : successorOf(topology, node, command.to);
+  if (to !== undefined && isRefusal(to)) return to;
   const draining = node.state === 'draining';
   const since = draining ? node.stateSinceMs : nowMs;
   const { topology: opened, id: operation } = openOperation(
     withNode(topology, { ...node, state: 'draining', stateSinceMs: since }),
-    { kind: 'drainNode', what: `node ${node.id}: replicas leave it`, node: node.id },
+    {
+      kind: 'drainNode',
+      what: `node ${node.id}: replicas ${to === undefined ? 'leave it' : `move to node ${to.id}`}`,
+      node: node.id,
+      ...(to === undefined ? {} : { to: to.id }),
+    },
     nowMs,
   );
   return changed(opened, { operation });
+}
+
+function drainedAlready(running: OperationRecord, { to }: CommandOf<'drain'>): Effect {
+  if (to === undefined || to === running.to) return unchanged({ operation: running.id });
+  const where = running.to === undefined ? 'to wherever there is room' : `to node ${running.to}`;
+  return refused(
+    'operationRunning',
+    `node ${running.node} is being drained ${where} already: undrain it first`,
+  );
+}
+
+/** The node that can take all replicas of shards that `leaving` has. */
+function successorOf(topology: Topology, leaving: NodeRecord, id: number): NodeRecord | Refusal {
+  if (id === leaving.id)
+    return refused('badNode', `node ${id} cannot replace itself: name another node`);
+  const to = receivingNode(topology, id);
+  if (isRefusal(to)) return to;
+  for (const { id: shard, replicas } of topology.shards) {
+    const others = replicas.filter(({ node }) => node !== leaving.id);
+    if (others.length === replicas.length) continue;
+    const shared = companion(topology, others, to, `shard ${shard}`);
+    if (shared !== undefined) return shared;
+  }
+  return to;
 }
 
 export function applyUndrain(

@@ -18,7 +18,7 @@ import {
 const endedMax = 100;
 const progressLengthMax = 512;
 
-type Fresh = Pick<OperationRecord, 'kind' | 'what' | 'node' | 'replacement'>;
+type Fresh = Pick<OperationRecord, 'kind' | 'what' | 'node' | 'to' | 'replacement'>;
 
 /** With `result` it is written down as done already. */
 export function openOperation(

@@ -115,6 +115,17 @@ export function applyReplaceReplica(
   return changed(opened, { replica: to.replica, operation: id });
 }
 
+/** Leadership follows the order of replicas, whoever leads just now. */
+export function applySetLeader(topology: Topology, command: CommandOf<'setLeader'>): Effect {
+  const shard = presentShard(topology, command.shard);
+  if (isRefusal(shard)) return shard;
+  const first = replicaOn(shard, command.node);
+  if (isRefusal(first)) return first;
+  if (shard.replicas[0] === first) return unchanged();
+  const replicas = [first, ...shard.replicas.filter((each) => each !== first)];
+  return changed(withShard(topology, { ...shard, replicas }));
+}
+
 export function applyCreateShard(topology: Topology, command: CommandOf<'createShard'>): Effect {
   const { replication } = command;
   const problem = problemOfReplication(replication);
@@ -203,7 +214,7 @@ function replicaOn(shard: ShardRecord, node: number): ReplicaRecord | Refusal {
 }
 
 /** Never two replicas where one failure takes both. */
-function companion(
+export function companion(
   topology: Topology,
   replicas: readonly ReplicaRecord[],
   node: NodeRecord,
@@ -213,6 +224,11 @@ function companion(
   for (const { node: id } of replicas) {
     const other = nodeOf(topology, id);
     if (other === undefined || hostOf(other) !== host) continue;
+    if (other.id === node.id)
+      return refused(
+        'sharedHost',
+        `node ${node.id} has a replica of ${what} already: choose a node that has none`,
+      );
     return refused(
       'sharedHost',
       `node ${node.id} is on the ${host} as node ${other.id}, which has a replica of ${what} ` +

@@ -66,6 +66,7 @@ const operationSchema = z.strictObject({
   kind: z.enum(['replaceReplica', 'drainNode', 'removeNode']),
   what: z.string(),
   node,
+  to: node.exactOptional(),
   replacement: z.strictObject({ shard: group, from: replica, to: replica }).exactOptional(),
   state: z.enum(['running', 'done', 'failed', 'cancelled']),
   progress: z.string(),
@@ -186,12 +187,13 @@ function shardOf([id, replication, now, first, slots]: z.output<typeof shardSche
 }
 
 function operationPiece(operation: OperationRecord): string {
-  const { id, kind, what, node: from, replacement, state, progress, sinceMs } = operation;
+  const { id, kind, what, node: from, to, replacement, state, progress, sinceMs } = operation;
   return JSON.stringify({
     id,
     kind,
     what,
     node: from,
+    ...(to === undefined ? {} : { to }),
     ...(replacement === undefined
       ? {}
       : {

@@ -64,6 +64,8 @@ export interface OperationRecord {
   readonly what: string;
   /** The node that replicas leave. */
   readonly node: NodeId;
+  /** Of `drainNode`: where they are to go, as far as that node can take them. Absent: anywhere. */
+  readonly to?: NodeId;
   /** Of `replaceReplica` only: ended as failed or cancelled, `from` takes its place again. */
   readonly replacement?: Replacement;
   readonly state: 'running' | 'done' | 'failed' | 'cancelled';

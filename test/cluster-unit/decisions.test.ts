@@ -7,7 +7,7 @@ import {
   type Sight,
   type Situation,
 } from '../../src/cluster/decisions.js';
-import type { MetaCommand } from '../../src/meta/commands.js';
+import type { CommandOf, MetaCommand } from '../../src/meta/commands.js';
 import { shardRecordOf, type Topology } from '../../src/meta/topology.js';
 import { after, clusterOf, joinOf } from '../meta/clusters.js';
 
@@ -98,7 +98,9 @@ const replace = (from: number, to: number, at = 3_500): MetaCommand => ({
   to,
   nowMs: at,
 });
-const drain = (node: number): MetaCommand => ({ kind: 'drain', node, nowMs: 3_000 });
+const drainOf = (node: number): CommandOf<'drain'> => ({ kind: 'drain', node, nowMs: 3_000 });
+const drain = (node: number): MetaCommand => drainOf(node);
+const drainTo = (node: number, to: number): MetaCommand => ({ ...drainOf(node), to });
 const setting = (name: string, value: number): MetaCommand => ({
   kind: 'setSetting',
   name,
@@ -434,6 +436,23 @@ describe('decisions about a drain', () => {
       title: 'does so too when the node is down',
       topology: spareCluster(noMetadata, drain(2)),
       silent: { 2: 1_000 },
+      expected: ['shard 1: 2 -> 4', '1 running: 1 left, of shards 1; 1 moving'],
+    },
+    {
+      title: 'goes to the node that was named, not to the one with least',
+      topology: spareCluster(noMetadata, drainTo(2, 5)),
+      expected: ['shard 1: 2 -> 5', '1 running: 1 left, of shards 1; 1 moving'],
+    },
+    {
+      title: 'waits for the named node while that is away for a moment',
+      topology: spareCluster(noMetadata, drainTo(2, 5)),
+      silent: { 5: 1_000 },
+      expected: ['1 running: 1 left, of shards 1; 0 moving'],
+    },
+    {
+      title: 'goes elsewhere when the named node is down',
+      topology: spareCluster(noMetadata, drainTo(2, 5), down(5)),
+      silent: { 5: 100_000 },
       expected: ['shard 1: 2 -> 4', '1 running: 1 left, of shards 1; 1 moving'],
     },
     {

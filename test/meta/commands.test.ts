@@ -7,7 +7,16 @@ import {
   slotMapOf,
   type Topology,
 } from '../../src/meta/topology.js';
-import { after, apply, clusterOf, directoryOf, firstNode, initOf, joinOf } from './clusters.js';
+import {
+  after,
+  apply,
+  clusterOf,
+  directoryOf,
+  firstNode,
+  initOf,
+  joinOf,
+  reasonOf,
+} from './clusters.js';
 
 function issuedBy(topology: Topology, command: MetaCommand): unknown {
   const { result } = apply(topology, command);
@@ -82,6 +91,35 @@ describe('nodes of the cluster', () => {
     expect(nodeOf(back, 2)).to.deep.include({ state: 'up', stateSinceMs: 7 });
     expect(back.operations[0]).to.deep.include({ kind: 'drainNode', state: 'cancelled' });
     expect(apply(back, { kind: 'undrain', node: 2, nowMs: 8 }).topology).to.equal(back);
+  });
+
+  it('a drain to a node names it, and is not made a drain to another one', () => {
+    const cluster = after(clusterOf(3), joinOf(4), joinOf(5));
+    const draining = after(cluster, { kind: 'drain', node: 2, to: 4, nowMs: 5 });
+    expect(draining.operations[0]).to.deep.include({
+      kind: 'drainNode',
+      what: 'node 2: replicas move to node 4',
+      node: 2,
+      to: 4,
+    });
+    for (const again of [{ to: 4 }, {}])
+      expect(issuedBy(draining, { kind: 'drain', node: 2, nowMs: 6, ...again })).to.deep.equal({
+        changed: false,
+        operation: 1,
+      });
+    const { result } = apply(draining, { kind: 'drain', node: 2, to: 5, nowMs: 6 });
+    expect(reasonOf(result)).to.equal('operationRunning');
+  });
+
+  it('a leader is set by the order of replicas, and by nothing else', () => {
+    const cluster = clusterOf(3, { shards: 1 });
+    const nodesOf = (topology: Topology): readonly number[] =>
+      topology.shards[0]?.replicas.map(({ node }) => node) ?? [];
+    const [first = 0, second = 0, third = 0] = nodesOf(cluster);
+    const set = after(cluster, { kind: 'setLeader', shard: 1, node: third });
+    expect(nodesOf(set)).to.deep.equal([third, first, second]);
+    expect(set.shards[0]?.founders).to.deep.equal(cluster.shards[0]?.founders);
+    expect(apply(set, { kind: 'setLeader', shard: 1, node: third }).topology).to.equal(set);
   });
 
   it('a drain that is cancelled brings the node back, one that is done keeps it empty', () => {

@@ -184,6 +184,21 @@ describe('refusals about nodes', () => {
       'node 5',
     ],
     ['a drain of nobody', { kind: 'drain', node: 77, nowMs: 7 }, 'unknownNode', 'node 77'],
+    ['a drain to nobody', { kind: 'drain', node: 1, to: 77, nowMs: 7 }, 'unknownNode', 'node 77'],
+    ['a drain to itself', { kind: 'drain', node: 1, to: 1, nowMs: 7 }, 'badNode', 'another node'],
+    [
+      'a drain to a node that has one of the replicas',
+      { kind: 'drain', node: 1, to: 2, nowMs: 7 },
+      'sharedHost',
+      'node 2 has a replica of shard',
+    ],
+    ['a leader of no shard', { kind: 'setLeader', shard: 77, node: 1 }, 'unknownShard', '77'],
+    [
+      'a leader without a replica',
+      { kind: 'setLeader', shard: 1, node: 77 },
+      'unknownReplica',
+      'no replica on node 77',
+    ],
     ['an undrain of nobody', { kind: 'undrain', node: 77, nowMs: 7 }, 'unknownNode', 'node 77'],
     [
       'the removal of a node that has replicas',
