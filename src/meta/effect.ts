@@ -1,9 +1,11 @@
 /** What one command does to the topology, before versions are counted. */
 import type { Issued, Refusal, RefusalReason } from './commands.js';
 import {
+  hostOf,
   nodeOf,
   shardRecordOf,
   type NodeRecord,
+  type ReplicaRecord,
   type ShardRecord,
   type Topology,
 } from './topology.js';
@@ -55,6 +57,31 @@ export function receivingNode(topology: Topology, id: number): NodeRecord | Refu
     `node ${id} is ${node.state} and gets no replicas: choose a node that is up, or ` +
       (node.state === 'draining' ? 'undrain it first' : 'bring it back first'),
   );
+}
+
+/** Never two replicas where one failure takes both. */
+export function companion(
+  topology: Topology,
+  replicas: readonly ReplicaRecord[],
+  node: NodeRecord,
+  what: string,
+): Refusal | undefined {
+  const host = hostOf(node);
+  for (const { node: id } of replicas) {
+    const other = nodeOf(topology, id);
+    if (other === undefined || hostOf(other) !== host) continue;
+    if (other.id === node.id)
+      return refused(
+        'sharedHost',
+        `node ${node.id} has a replica of ${what} already: choose a node that has none`,
+      );
+    return refused(
+      'sharedHost',
+      `node ${node.id} is on the ${host} as node ${other.id}, which has a replica of ${what} ` +
+        'already: choose a node of another host',
+    );
+  }
+  return undefined;
 }
 
 export function presentShard(topology: Topology, id: number): ShardRecord | Refusal {

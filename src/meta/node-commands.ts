@@ -3,6 +3,7 @@ import { nodeId } from '../../raft/index.js';
 import type { CommandOf, Refusal } from './commands.js';
 import {
   changed,
+  companion,
   isRefusal,
   presentNode,
   receivingNode,
@@ -18,7 +19,6 @@ import {
   runningDrain,
   undrained,
 } from './operations.js';
-import { companion } from './shard-commands.js';
 import {
   establishedReplicas,
   hostOf,

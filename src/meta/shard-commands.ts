@@ -4,6 +4,7 @@ import { notEnoughHosts, problemOfReplication, replicationMax } from './cluster-
 import type { CommandOf, Refusal } from './commands.js';
 import {
   changed,
+  companion,
   isRefusal,
   presentShard,
   receivingNode,
@@ -15,7 +16,6 @@ import {
 import { openOperation } from './operations.js';
 import { Placement } from './placement.js';
 import {
-  hostOf,
   nodeOf,
   replacementOf,
   type NodeRecord,
@@ -211,31 +211,6 @@ function replicaOn(shard: ShardRecord, node: number): ReplicaRecord | Refusal {
         shard.replicas.map((replica) => replica.node).join(', '),
     )
   );
-}
-
-/** Never two replicas where one failure takes both. */
-export function companion(
-  topology: Topology,
-  replicas: readonly ReplicaRecord[],
-  node: NodeRecord,
-  what: string,
-): Refusal | undefined {
-  const host = hostOf(node);
-  for (const { node: id } of replicas) {
-    const other = nodeOf(topology, id);
-    if (other === undefined || hostOf(other) !== host) continue;
-    if (other.id === node.id)
-      return refused(
-        'sharedHost',
-        `node ${node.id} has a replica of ${what} already: choose a node that has none`,
-      );
-    return refused(
-      'sharedHost',
-      `node ${node.id} is on the ${host} as node ${other.id}, which has a replica of ${what} ` +
-        'already: choose a node of another host',
-    );
-  }
-  return undefined;
 }
 
 /** What is left must be able to decide, or the shard stands still. */
