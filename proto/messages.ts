@@ -10,7 +10,7 @@
 type Optional<T> = T | null | undefined;
 
 /** Kinds of read, as numbered in kv.proto. */
-export const ReadLevel = { LINEARIZABLE: 0, LEASE: 1, STALE: 2 } as const;
+export const ReadLevel = { LINEARIZABLE: 0, LEASE: 1, STALE: 2, AT_LEAST: 3 } as const;
 
 /** What a failed write may have done, as numbered in errors.proto. */
 export const OutcomeCode = { NOT_APPLIED: 0, UNKNOWN: 1 } as const;
@@ -22,14 +22,29 @@ export interface SessionMessage {
   notAfterMs?: number;
 }
 
+export interface SlotPositionMessage {
+  slot: number;
+  epoch: number;
+  revision: number;
+  logTimeMs: number;
+}
+
+export interface SessionTokenMessage {
+  clusterId: string;
+  positions: SlotPositionMessage[];
+}
+
 export interface RequestHeader {
   mapVersion?: number;
   redirect?: boolean;
+  token?: Uint8Array;
+  returnToken?: boolean;
 }
 
 export interface ReplyHeader {
   mapVersion?: number;
   logTimeMs?: number;
+  token?: Uint8Array;
 }
 
 export interface KeyValueMessage {

@@ -25,6 +25,7 @@ export type ErrorCode =
   | 'KV_SESSION_EXPIRED'
   | 'KV_SESSION_FORGOTTEN'
   | 'KV_SESSION_MISMATCH'
+  | 'KV_TOKEN_MISMATCH' // the session token does not fit this cluster's state
   | 'KV_CANCELLED'
   | 'KV_UNIMPLEMENTED'
   | 'KV_INTERNAL';

@@ -179,6 +179,7 @@ export class QuorateNode {
       routeOf: (slot) => this.routeOf(slot),
       startOf: (page) => startOf(page).slot,
       addressOf: (node) => this.clientAddressOf(node),
+      clusterId: config.clusterId,
       mapVersion: () => this.view.version,
       diskFull: () => this.disk.full,
     });

@@ -16,7 +16,9 @@ import type {
 } from '../../proto/messages.js';
 import type { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
-import type { CommandResult, KeyValue, Write } from '../shard/command.js';
+import type { Write } from '../shard/command.js';
+import type { Written } from '../shard/shard.js';
+import { mergePosition, type SlotPosition } from '../shard/slot-position.js';
 import { slotOf, type Slot } from '../router/slot.js';
 import {
   invalid,
@@ -32,6 +34,7 @@ import type { ReplySink } from './grpc-server.js';
 import { growsData } from './kv-service.js';
 import type { ApiLimits } from './limits.js';
 import { levelOf, type Level } from './read-level.js';
+import { positionsOf, tokenFor, within, type Positions } from './session-token.js';
 import { errorDetail, toKvError } from './status.js';
 import { deadlineError, deadlineOf } from './unary-door.js';
 import type { CallContext, UnaryDone, UnaryMethod } from './unary.js';
@@ -43,6 +46,11 @@ const replyCodec = codecOf<BatchReply>('quorate.v1.BatchReply');
 
 /** Batches in work on one stream; further ones wait unread. */
 const pipelineDepthMax = 256;
+
+interface Read {
+  readonly key: Uint8Array;
+  readonly level: Level;
+}
 
 /** An operation with its place in the request. */
 interface Placed<T> {
@@ -152,7 +160,7 @@ export class BatchService {
     } else if (operations.length > batchLengthMax) {
       refuse(overLimit('number of operations', operations.length, batchLengthMax), undefined);
     } else {
-      new BatchRun(this.options.dispatch, this.options.limits, request, call, done).start();
+      new BatchRun(this.options.dispatch, this.options.limits, request, call, done).start(refuse);
     }
   }
 }
@@ -162,6 +170,9 @@ class BatchRun {
   private readonly results: (OperationResultMessage | undefined)[];
   private missing: number;
   private logTimeMs = 0;
+  /** What the token of the batch as a whole names, and what the one of its reply will. */
+  private positions: Positions = new Map();
+  private readonly seen = new Map<Slot, SlotPosition>();
   private readonly dispatch: Dispatch;
   private readonly limits: ApiLimits;
   private readonly operations: readonly OperationMessage[];
@@ -186,9 +197,15 @@ class BatchRun {
     this.missing = this.operations.length;
   }
 
-  start(): void {
+  start(refuse: UnaryDone): void {
+    try {
+      this.positions = positionsOf(this.request.header, this.dispatch.clusterId);
+    } catch (error) {
+      refuse(toKvError(error), undefined);
+      return;
+    }
     const writes: Placed<Write>[] = [];
-    const reads = new Map<string, { level: Level; placed: Placed<Uint8Array>[] }>();
+    const reads = new Map<string, Placed<Read>[]>();
     for (const [at, message] of this.operations.entries()) {
       try {
         this.sort(at, message, writes, reads);
@@ -197,8 +214,8 @@ class BatchRun {
       }
     }
     for (const share of this.sharesOf(writes)) this.write(share);
-    for (const { level, placed } of reads.values()) {
-      for (const share of this.sharesOf(placed)) this.read(share, level);
+    for (const placed of reads.values()) {
+      for (const share of this.sharesOf(placed)) this.read(share);
     }
   }
 
@@ -206,19 +223,24 @@ class BatchRun {
     at: number,
     message: OperationMessage,
     writes: Placed<Write>[],
-    reads: Map<string, { level: Level; placed: Placed<Uint8Array>[] }>,
+    reads: Map<string, Placed<Read>[]>,
   ): void {
     const operation = operationOf(message, this.limits);
     const slot = slotOf(operation.key);
+    const { header } = message.get ?? message.put ?? message.delete ?? message.increment ?? {};
+    const own = positionsOf(header, this.dispatch.clusterId, slot);
     if (operation.kind !== 'get') {
       writes.push({ at, what: { operation, session: operationSession(message) }, slot });
       return;
     }
-    const level = levelOf(message.get?.level, message.get?.maxStalenessMs);
-    const name = level.kind === 'stale' ? `stale ${level.maxStalenessMs}` : level.kind;
-    let group = reads.get(name);
-    if (group === undefined) reads.set(name, (group = { level, placed: [] }));
-    group.placed.push({ at, what: operation.key, slot });
+    const positions = own.size > 0 ? own : within(this.positions, slot);
+    const level = levelOf(message.get ?? {}, positions);
+    const bounded = level.kind === 'stale' || level.kind === 'atLeast';
+    const name = bounded ? `${level.kind} ${level.maxStalenessMs}` : level.kind;
+    const group = reads.get(name);
+    const read = { at, what: { key: operation.key, level }, slot };
+    if (group === undefined) reads.set(name, [read]);
+    else group.push(read);
   }
 
   /** The operations by owner. */
@@ -253,17 +275,18 @@ class BatchRun {
 
   private takeWritten(
     share: readonly Placed<Write>[],
-    { results, logTimeMs }: CommandResult,
+    { results, logTimeMs, positionOf }: Written,
   ): void {
     this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
-    for (const [n, { at }] of share.entries()) {
+    for (const [n, { at, slot }] of share.entries()) {
       const result = results[n];
       if (result === undefined || result.kind === 'transaction') {
         this.fail(at, toKvError(new Error('a write of a batch has no result')));
       } else if (result.kind === 'refused') {
         this.fail(at, refusalError(result.refusal));
       } else {
-        this.set(at, resultMessage(result, undefined));
+        const header = this.headerAt(at, () => positionOf(slot));
+        this.set(at, resultMessage(result, header));
       }
     }
   }
@@ -271,6 +294,8 @@ class BatchRun {
   private takeForwarded(share: readonly Placed<unknown>[], bytes: Uint8Array): void {
     const reply = replyCodec.decode(bytes);
     this.logTimeMs = Math.max(this.logTimeMs, reply.header?.logTimeMs ?? 0);
+    for (const position of positionsOf(reply.header, this.dispatch.clusterId).values())
+      mergePosition(this.seen, position);
     for (const [n, { at }] of share.entries()) {
       const result = reply.results?.[n];
       if (result === undefined)
@@ -279,27 +304,48 @@ class BatchRun {
     }
   }
 
-  private read(share: readonly Placed<Uint8Array>[], level: Level): void {
+  /** All of one level; with session tokens the answer serves the furthest of them. */
+  private read(share: readonly Placed<Read>[]): void {
     const [first] = share;
     if (first === undefined) return;
     this.dispatch.read(
       {
         slot: first.slot,
-        keys: share.map(({ what }) => what),
-        level,
+        keys: share.map(({ what }) => what.key),
+        level: joined(share.map(({ what }) => what.level)),
         ...this.passable(share),
       },
       (error, result, forwarded) => {
-        if (error !== undefined) this.failShare(share, error);
+        // Whose token was it?
+        if (error?.code === 'KV_TOKEN_MISMATCH' && share.length > 1)
+          for (const each of share) this.read([each]);
+        else if (error !== undefined) this.failShare(share, error);
         else if (forwarded !== undefined) this.takeForwarded(share, forwarded);
         else if (result !== undefined) this.takeRead(share, result);
       },
     );
   }
 
-  private takeRead(share: readonly Placed<Uint8Array>[], { values, logTimeMs }: ReadResult): void {
+  private takeRead(share: readonly Placed<Read>[], result: ReadResult): void {
+    const { values, positions, logTimeMs } = result;
     this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
-    for (const [n, { at }] of share.entries()) this.set(at, getResult(values[n]));
+    for (const [n, { at }] of share.entries()) {
+      const header = this.headerAt(at, () => positions[n]);
+      this.set(at, resultMessage({ kind: 'get', kv: values[n] }, header));
+    }
+  }
+
+  /** Notes what was seen for the token of the batch; gives an operation that asked its own. */
+  private headerAt(at: number, seen: () => SlotPosition | undefined): ReplyHeader | undefined {
+    const { get, put, delete: del, increment } = this.operations[at] ?? {};
+    const { header } = get ?? put ?? del ?? increment ?? {};
+    const ofBatch = this.request.header?.returnToken === true;
+    if (!ofBatch && header?.returnToken !== true) return undefined;
+    const position = seen();
+    if (position === undefined) return undefined;
+    if (ofBatch) mergePosition(this.seen, position);
+    const token = tokenFor(header, this.dispatch.clusterId, () => [position]);
+    return token.token === undefined ? undefined : token;
   }
 
   /** A share of the batch as a batch of its own, for whoever has its shard. */
@@ -333,13 +379,21 @@ class BatchRun {
     const header: ReplyHeader = {
       mapVersion: this.dispatch.mapVersion(),
       logTimeMs: this.logTimeMs,
+      ...tokenFor(this.request.header, this.dispatch.clusterId, () => this.seen.values()),
     };
     this.done({ header, results: this.results.filter((each) => each !== undefined) });
   }
 }
 
-function getResult(kv: KeyValue | undefined): OperationResultMessage {
-  return { get: kv === undefined ? { found: false } : { found: true, kv } };
+/** Levels of one kind and bound as one. */
+function joined(levels: readonly Level[]): Level {
+  const [first = { kind: 'linearizable' }] = levels;
+  if (first.kind !== 'atLeast') return first;
+  const positions = new Map<Slot, SlotPosition>();
+  for (const level of levels)
+    if (level.kind === 'atLeast')
+      for (const position of level.positions.values()) mergePosition(positions, position);
+  return { ...first, positions };
 }
 
 /** One batch of a stream as a call with a deadline of its own. */

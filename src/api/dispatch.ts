@@ -5,7 +5,9 @@
  */
 import { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
-import type { CommandResult, KeyValue, Write } from '../shard/command.js';
+import type { KeyValue, Write } from '../shard/command.js';
+import type { Written } from '../shard/shard.js';
+import type { SlotPosition } from '../shard/slot-position.js';
 import type { Slot } from '../router/slot.js';
 import type { Forwarder } from './forwarder.js';
 import type { Level } from './read-level.js';
@@ -20,6 +22,8 @@ const leaderlessMsMax = 5000;
 export interface ReadResult {
   /** In the order of the keys. */
   readonly values: readonly (KeyValue | undefined)[];
+  /** Of the slots of the keys, in their order. */
+  readonly positions: readonly SlotPosition[];
   readonly logTimeMs: number;
 }
 
@@ -41,6 +45,7 @@ export interface ScanPage {
   /** Goes on after this page. */
   readonly cursor: Uint8Array;
   readonly done: boolean;
+  readonly positions: readonly SlotPosition[];
   readonly logTimeMs: number;
 }
 
@@ -53,7 +58,7 @@ export interface ShardAccess {
   write(
     writes: readonly Write[],
     call: CallContext,
-    done: (error: KvError | undefined, result: CommandResult | undefined) => void,
+    done: (error: KvError | undefined, result: Written | undefined) => void,
   ): void;
   read(
     keys: readonly Uint8Array[],
@@ -95,6 +100,7 @@ export interface DispatchOptions {
   readonly startOf: (page: ScanPageRequest) => Slot;
   /** Client address of a node; undefined when it is not known. */
   readonly addressOf: (node: number) => string | undefined;
+  readonly clusterId: string;
   readonly mapVersion: () => number;
   readonly diskFull: () => boolean;
 }
@@ -134,11 +140,13 @@ export interface ScanRequestHere extends Passable {
 }
 
 export class Dispatch {
+  readonly clusterId: string;
   readonly mapVersion: () => number;
   private readonly options: DispatchOptions;
 
   constructor(options: DispatchOptions) {
     this.options = options;
+    this.clusterId = options.clusterId;
     this.mapVersion = options.mapVersion;
   }
 
@@ -148,7 +156,7 @@ export class Dispatch {
     return route.kind === 'none' ? undefined : route.shard;
   }
 
-  write(request: WriteRequest, done: Done<CommandResult>): void {
+  write(request: WriteRequest, done: Done<Written>): void {
     this.persevere(request, done, (route, answer) => {
       if (route.kind === 'remote') this.passOnTo(route.shard, request, answer);
       else if (!route.shard.isLeader) this.passOn(route.shard.leaderNode, request, answer);

@@ -19,7 +19,9 @@ import type {
   TxnRequest,
 } from '../../proto/messages.js';
 import { KvError } from '../errors.js';
-import type { CommandResult, Write, WriteResult } from '../shard/command.js';
+import type { Write, WriteResult } from '../shard/command.js';
+import type { Written } from '../shard/shard.js';
+import type { SlotPosition } from '../shard/slot-position.js';
 import { slotOf, type Slot } from '../router/slot.js';
 import {
   checkKey,
@@ -38,6 +40,7 @@ import type { Dispatch } from './dispatch.js';
 import type { ApiLimits } from './limits.js';
 import { toKvError } from './status.js';
 import { levelOf } from './read-level.js';
+import { positionsOf, tokenFor } from './session-token.js';
 import type { CallContext, UnaryDone, UnaryMethod, UnaryMethods } from './unary.js';
 
 const codecs = {
@@ -105,10 +108,11 @@ export class KvService {
   private get(bytes: Uint8Array, call: CallContext, done: UnaryDone): void {
     const request = decoded(codecs.getRequest.decode, bytes);
     checkKey(request.key, this.limits);
-    const level = levelOf(request.level, request.maxStalenessMs);
+    const slot = slotOf(request.key);
+    const level = levelOf(request, positionsOf(request.header, this.dispatch.clusterId, slot));
     this.dispatch.read(
       {
-        slot: slotOf(request.key),
+        slot,
         keys: [request.key],
         level,
         call,
@@ -117,12 +121,13 @@ export class KvService {
         request: () => bytes,
       },
       (error, result, forwarded) => {
-        if (result === undefined) done(error, forwarded);
-        else
-          done(
-            undefined,
-            codecs.getReply.encode(getReply(result.values[0], this.header(result.logTimeMs))),
-          );
+        if (result === undefined) {
+          done(error, forwarded);
+          return;
+        }
+        const { values, logTimeMs, positions } = result;
+        const header = this.header(request.header, logTimeMs, () => positions);
+        done(undefined, codecs.getReply.encode(getReply(values[0], header)));
       },
     );
   }
@@ -212,6 +217,8 @@ export class KvService {
     write: WriteCall<Uint8Array>,
     done: UnaryDone,
   ): void {
+    // Names no condition of a write, but it must be of this cluster.
+    positionsOf(write.header, this.dispatch.clusterId);
     const grows = growsData(write.operation);
     this.dispatch.write(
       {
@@ -231,19 +238,25 @@ export class KvService {
     );
   }
 
-  private answer(result: CommandResult, write: WriteCall<Uint8Array>, done: UnaryDone): void {
+  private answer(result: Written, write: WriteCall<Uint8Array>, done: UnaryDone): void {
     const [first] = result.results;
     if (first === undefined) {
       done(toKvError(new Error('a command of one write has no result')), undefined);
     } else if (first.kind === 'refused') {
       done(refusalError(first.refusal), undefined);
     } else {
-      done(undefined, write.reply(first, this.header(result.logTimeMs)));
+      const seen = (): SlotPosition[] => [result.positionOf(write.slot)];
+      done(undefined, write.reply(first, this.header(write.header, result.logTimeMs, seen)));
     }
   }
 
-  private header(logTimeMs: number): ReplyHeader {
-    return { mapVersion: this.dispatch.mapVersion(), logTimeMs };
+  private header(
+    asked: RequestHeader | null | undefined,
+    logTimeMs: number,
+    seen: () => readonly SlotPosition[],
+  ): ReplyHeader {
+    const token = tokenFor(asked, this.dispatch.clusterId, seen);
+    return { mapVersion: this.dispatch.mapVersion(), logTimeMs, ...token };
   }
 }
 

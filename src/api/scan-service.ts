@@ -13,6 +13,7 @@ import type { Dispatch, ScanPage, ScanPageRequest } from './dispatch.js';
 import type { ReplySink } from './grpc-server.js';
 import type { ApiLimits } from './limits.js';
 import { levelOf } from './read-level.js';
+import { positionsOf, tokenFor, within } from './session-token.js';
 import { toKvError } from './status.js';
 import { deadlineError } from './unary-door.js';
 import type { CallContext, UnaryMethod } from './unary.js';
@@ -47,15 +48,18 @@ export class ScanService {
       const lengthMax = Math.min(request.limit || pageLengthMax, pageLengthMax);
       this.page({ ...this.firstPage(request), lengthMax }, request, call, (error, page) => {
         if (page === undefined) done(error, undefined);
-        else done(undefined, replyCodec.encode(this.replyOf(page)));
+        else done(undefined, replyCodec.encode(this.replyOf(page, request)));
       });
     } catch (error) {
       done(toKvError(error), undefined);
     }
   };
 
-  private replyOf({ kvs, cursor, done, logTimeMs }: ScanPage): ScanReply {
-    const header = { mapVersion: this.options.dispatch.mapVersion(), logTimeMs };
+  private replyOf(page: ScanPage, { header: asked }: ScanRequest): ScanReply {
+    const { kvs, cursor, done, positions, logTimeMs } = page;
+    const { dispatch } = this.options;
+    const token = tokenFor(asked, dispatch.clusterId, () => positions);
+    const header = { mapVersion: dispatch.mapVersion(), logTimeMs, ...token };
     return { header, kvs: [...kvs], cursor, done };
   }
 
@@ -65,10 +69,11 @@ export class ScanService {
     let left = request.limit ?? 0;
     while (!sink.ended) {
       const lengthMax = left === 0 ? pageLengthMax : Math.min(left, pageLengthMax);
-      const { kvs, cursor, done, logTimeMs } = await this.read({ ...page, lengthMax }, request);
+      const found = await this.read({ ...page, lengthMax }, request);
+      const { kvs, cursor, done } = found;
       const limited = left > 0 && kvs.length >= left;
       left = Math.max(0, left - kvs.length);
-      await sink.send(this.replyOf({ kvs, cursor, done: done || limited, logTimeMs }));
+      await sink.send(this.replyOf({ ...found, done: done || limited }, request));
       if (done || limited) return;
       page = { ...page, cursor, afterKey: undefined };
     }
@@ -90,14 +95,16 @@ export class ScanService {
       request.pageBytes === undefined || request.pageBytes === 0
         ? pageBytesDefault
         : request.pageBytes;
+    const slot = slotOfRequest(request.slot);
+    const positions = positionsOf(request.header, this.options.dispatch.clusterId);
     return {
       prefix: request.prefix ?? new Uint8Array(),
-      slot: slotOfRequest(request.slot),
+      slot,
       cursor,
       afterKey,
       bytesMax: Math.min(pageBytes, pageBytesMax),
       keysOnly: request.keysOnly ?? false,
-      level: levelOf(request.level, request.maxStalenessMs),
+      level: levelOf(request, slot === undefined ? positions : within(positions, slot)),
     };
   }
 
@@ -140,9 +147,20 @@ export class ScanService {
       { page, call, redirect: false, path: scanPagePath, request },
       (error, result, forwarded) => {
         if (forwarded === undefined) done(error, result);
-        else done(undefined, pageOf(replyCodec.decode(forwarded)));
+        else done(undefined, this.pageOf(replyCodec.decode(forwarded)));
       },
     );
+  }
+
+  /** A page that another node has read. */
+  private pageOf({ header, kvs, cursor, done }: ScanReply): ScanPage {
+    return {
+      kvs: kvs ?? [],
+      cursor: cursor ?? new Uint8Array(),
+      done: done ?? false,
+      positions: [...positionsOf(header, this.options.dispatch.clusterId).values()],
+      logTimeMs: header?.logTimeMs ?? 0,
+    };
   }
 }
 
@@ -152,16 +170,6 @@ function decoded(bytes: Uint8Array): ScanRequest {
   } catch (error) {
     throw invalid(`malformed protobuf: ${error instanceof Error ? error.message : String(error)}`);
   }
-}
-
-/** A page that another node has read. */
-function pageOf(reply: ScanReply): ScanPage {
-  return {
-    kvs: reply.kvs ?? [],
-    cursor: reply.cursor ?? new Uint8Array(),
-    done: reply.done ?? false,
-    logTimeMs: reply.header?.logTimeMs ?? 0,
-  };
 }
 
 function slotOfRequest(value: number | null | undefined): Slot | undefined {

@@ -85,6 +85,11 @@ export class ShardMachine implements StateMachine<CommandResult> {
     return this.slots.get(slot) ?? bornState(this.founding, slot);
   }
 
+  /** Of the batch that is being written too: the engine may show its data before readers hear of it. */
+  newestChange(slot: Slot): number {
+    return (this.working?.changed.get(slot) ?? this.slotState(slot)).change;
+  }
+
   /** It has been told which slots it begins with. */
   get isFounded(): boolean {
     return this.founding !== undefined;

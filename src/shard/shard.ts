@@ -5,7 +5,7 @@
 import type { LogIndex, NodeId } from '../../raft/index.js';
 import { KeyKind, kindRange, type Engine } from '../../storage/index.js';
 import { KvError } from '../errors.js';
-import type { Group, ProposeOutcome, ReadOutcome } from '../group/group.js';
+import type { Group, ReadOutcome } from '../group/group.js';
 import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import { slotCount, type Slot } from '../router/slot.js';
@@ -19,22 +19,46 @@ import {
   type Due,
   type SlotSpan,
 } from './command-codec.js';
-import type { CommandResult, KeyValue, Session, Write } from './command.js';
+import type { CommandResult, KeyValue, Write } from './command.js';
 import { firstDue } from './expiry-index.js';
 import { LogTime } from './log-time.js';
 import { encodeCursor, startOf } from './scan-cursor.js';
+import {
+  notFounded,
+  readError,
+  sessionMsMax,
+  tokenAhead,
+  tooFarAhead,
+  writeError,
+  wrongShard,
+} from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
+import { reaches, type SlotPosition } from './slot-position.js';
 import { decodeValue, SlotOwnership } from './value-codec.js';
 import { decodeSlotKey } from '../../storage/index.js';
 
 export type ReadLevel =
   | { readonly kind: 'linearizable' }
   | { readonly kind: 'lease' }
-  | { readonly kind: 'stale'; readonly maxStalenessMs: number };
+  | { readonly kind: 'stale'; readonly maxStalenessMs: number }
+  /** At least as far as these positions, which may name more slots than are read (rule D24). */
+  | {
+      readonly kind: 'atLeast';
+      readonly positions: ReadonlyMap<Slot, SlotPosition>;
+      readonly maxStalenessMs: number;
+    };
+
+/** A command's results, and how far its slots have come with it. */
+export interface Written extends CommandResult {
+  /** Asked in the callback: later it may tell of more than the command has seen. */
+  readonly positionOf: (slot: Slot) => SlotPosition;
+}
 
 export interface ReadResult {
   /** In the order of the keys. */
   readonly values: readonly (KeyValue | undefined)[];
+  /** Of the slots of the keys, in their order; not below anything that `values` shows. */
+  readonly positions: readonly SlotPosition[];
   /** The shard's time now. */
   readonly logTimeMs: number;
 }
@@ -54,6 +78,8 @@ export interface ScanPage {
   readonly kvs: readonly KeyValue[];
   readonly cursor: Uint8Array;
   readonly done: boolean;
+  /** Of the slots that were looked at and ever written. */
+  readonly positions: readonly SlotPosition[];
   readonly logTimeMs: number;
 }
 
@@ -74,14 +100,24 @@ export interface ShardOptions {
   readonly birthSlots: () => readonly SlotSpan[] | undefined;
 }
 
-/** How far ahead of log time a session's last moment may lie (rule D21). */
-const sessionMsMax = 60_000;
 const sessionSlackMs = 10_000;
 const expiryEveryMs = 100;
 const expiryBatchMax = 500;
 /** Slots looked at in one page of a scan over everything: an empty one costs some 10 us. */
 const slotsPerPageMax = 2048;
-const retryAfterMs = 50;
+
+interface ReadyRead {
+  readonly keys: readonly Uint8Array[];
+  readonly outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined;
+  readonly done: ReadDone;
+}
+
+/** One key of a read, with the epoch of its slot before the engine is asked. */
+interface Look {
+  readonly key: Uint8Array;
+  readonly slot: Slot;
+  readonly epoch: number;
+}
 
 export class Shard {
   private readonly group: Group<CommandResult>;
@@ -98,11 +134,7 @@ export class Shard {
   private leading = false;
   private closed = false;
   /** Reads whose index is reached in this turn: answered with one look at the engine. */
-  private readyReads: {
-    keys: readonly Uint8Array[];
-    outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined;
-    done: ReadDone;
-  }[] = [];
+  private readyReads: ReadyRead[] = [];
 
   constructor({ group, machine, clock, log, onFatal, birthSlots }: ShardOptions) {
     this.birthSlots = birthSlots;
@@ -165,7 +197,7 @@ export class Shard {
   write(
     writes: readonly Write[],
     call: ShardCall,
-    done: (error: KvError | undefined, result: CommandResult | undefined) => void,
+    done: (error: KvError | undefined, result: Written | undefined) => void,
   ): void {
     if (!this.leading) {
       // Elected, but without a time of its own yet: a stamp of the old log time could be years late.
@@ -188,7 +220,9 @@ export class Shard {
     call.mayHaveApplied = true;
     this.group.propose(encodeWrites(stamped, logTimeMs), (outcome) => {
       if (outcome.kind === 'applied') {
-        done(undefined, outcome.result);
+        const { result } = outcome;
+        const positionOf = (slot: Slot): SlotPosition => this.positionOf(slot, result.logTimeMs);
+        done(undefined, { ...result, positionOf });
         return;
       }
       if (outcome.kind === 'notApplied') call.mayHaveApplied = false;
@@ -235,18 +269,43 @@ export class Shard {
       outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined,
     ) => void,
   ): void {
-    if (
-      level.kind === 'stale' &&
-      this.clock.monotonicMs() - this.group.caughtUpAtMs <= level.maxStalenessMs
-    ) {
+    if (this.answersAlone(level)) {
       done(undefined, undefined);
       return;
     }
-    // A stale read of a replica that has not heard for too long refreshes it for those that follow.
+    // A replica that is too old, or behind a session, catches up by it, also for reads that follow.
     this.group.readIndex({ lease: level.kind === 'lease' }, (outcome) => {
-      if (outcome.kind === 'ready') done(undefined, outcome);
-      else done(readError(outcome.reason), undefined);
+      if (outcome.kind !== 'ready') done(readError(outcome.reason), undefined);
+      else if (this.isBehind(level)) done(tokenAhead(), undefined);
+      else done(undefined, outcome);
     });
+  }
+
+  /** A replica that has not caught up since it was started or restored never does. */
+  private answersAlone(level: ReadLevel): boolean {
+    if (level.kind !== 'stale' && level.kind !== 'atLeast') return false;
+    const ageMs = this.clock.monotonicMs() - this.group.caughtUpAtMs;
+    return ageMs <= level.maxStalenessMs && !this.isBehind(level);
+  }
+
+  private isBehind(level: ReadLevel): boolean {
+    if (level.kind !== 'atLeast') return false;
+    return [...level.positions.keys()].some((slot) => this.lacks(slot, level));
+  }
+
+  /** A slot that is not owned here is not judged: looking at it says so. */
+  private lacks(slot: Slot, level: ReadLevel): boolean {
+    const wanted = level.kind === 'atLeast' ? level.positions.get(slot) : undefined;
+    if (wanted === undefined) return false;
+    const { ownership, epoch, change: revision } = this.machine.slotState(slot);
+    const { logTimeMs } = this.machine;
+    return ownership === SlotOwnership.owned && !reaches({ epoch, revision, logTimeMs }, wanted);
+  }
+
+  /** Not below anything that can have been seen of the slot by now. */
+  private positionOf(slot: Slot, logTimeMs: number): SlotPosition {
+    const { epoch } = this.machine.slotState(slot);
+    return { slot, epoch, revision: this.machine.newestChange(slot), logTimeMs };
   }
 
   private async answerReads(): Promise<void> {
@@ -254,41 +313,52 @@ export class Shard {
     this.readyReads = [];
     const { loads } = this.machine;
     try {
-      const userKeys = reads.flatMap(({ keys }) => keys);
-      const before = userKeys.map((key) => this.machine.slotState(slotOf(key)));
+      const looks = reads.flatMap(({ keys }) => keys.map((key) => this.lookAt(key)));
       const stored = await this.engine.getMany(
-        userKeys.map((key) => this.machine.valueKey(slotOf(key), key)),
+        looks.map(({ slot, key }) => this.machine.valueKey(slot, key)),
       );
       // Meanwhile a slot may have been frozen, moved and deleted: it is checked again, and so is a
       // lease (rules D23, R30). A snapshot that is being installed leaves a part of the state.
-      const { logTimeMs } = this.machine;
       const replaced = this.replacedSince(loads);
-      const founded = this.machine.isFounded;
       let at = 0;
-      for (const { keys, outcome, done } of reads) {
+      for (const read of reads) {
         const from = at;
-        at += keys.length;
-        if (replaced) {
-          done(readError('restoring'), undefined);
-          continue;
-        }
-        if (!founded) {
-          done(notFounded(), undefined);
-          continue;
-        }
-        const owned = keys.every((key, n) => {
-          const state = this.machine.slotState(slotOf(key));
-          return state.ownership === SlotOwnership.owned && state.epoch === before[from + n]?.epoch;
-        });
-        if (!owned) done(wrongShard(), undefined);
-        else if (outcome?.stillValid() === false) done(readError('noQuorum'), undefined);
-        else {
-          const values = keys.map((key, n) => visibleValue(key, stored[from + n], logTimeMs));
-          done(undefined, { values, logTimeMs: this.nowMs });
-        }
+        at += read.keys.length;
+        if (replaced) read.done(readError('restoring'), undefined);
+        else if (!this.machine.isFounded) read.done(notFounded(), undefined);
+        else this.answer(read, looks.slice(from, at), stored.slice(from, at));
       }
     } catch (error) {
       this.onFatal(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  private lookAt(key: Uint8Array): Look {
+    const slot = slotOf(key);
+    return { key, slot, epoch: this.machine.slotState(slot).epoch };
+  }
+
+  private answer(
+    { outcome, done }: ReadyRead,
+    looks: readonly Look[],
+    stored: readonly (Uint8Array | undefined)[],
+  ): void {
+    const owned = looks.every(({ slot, epoch }) => {
+      const state = this.machine.slotState(slot);
+      return state.ownership === SlotOwnership.owned && state.epoch === epoch;
+    });
+    if (!owned) {
+      done(wrongShard(), undefined);
+    } else if (outcome?.stillValid() === false) {
+      done(readError('noQuorum'), undefined);
+    } else {
+      const { logTimeMs } = this.machine;
+      const seen = looks.map(({ key }, n) => seenValue(key, stored[n], logTimeMs));
+      const values = seen.map(({ kv }) => kv);
+      const positions = looks.map(({ slot }, n) =>
+        this.positionOf(slot, seen[n]?.expiredAtMs ?? 0),
+      );
+      done(undefined, { values, positions, logTimeMs: this.nowMs });
     }
   }
 
@@ -334,6 +404,7 @@ export class Shard {
     outcome: Extract<ReadOutcome, { kind: 'ready' }> | undefined,
   ): Promise<ScanPage | KvError> {
     const kvs: KeyValue[] = [];
+    const positions: SlotPosition[] = [];
     const { logTimeMs, loads } = this.machine;
     let { slot, after } = start;
     let bytes = 0;
@@ -341,10 +412,10 @@ export class Shard {
     const lastSlot = request.slot ?? slotCount - 1;
     for (let looked = 0; end === undefined; looked++) {
       const state = this.machine.slotState(slot);
-      if (state.ownership !== SlotOwnership.owned) {
+      if (state.ownership !== SlotOwnership.owned || this.lacks(slot, request.level)) {
         if (!this.machine.isFounded) return notFounded();
         if (looked === 0) return wrongShard();
-        // From here on another shard has it.
+        // From here on another shard has it, or it has only just come and lags behind the session.
         end = { slot, after: undefined };
         break;
       }
@@ -357,6 +428,8 @@ export class Shard {
       if (this.machine.slotState(slot).epoch !== state.epoch) return wrongShard();
       kvs.push(...found.kvs);
       bytes += found.bytes;
+      const position = this.positionOf(slot, found.expiredAtMs);
+      if (position.revision > 0) positions.push(position);
       if (!found.done) end = { slot, after: found.last };
       else if (slot >= lastSlot) break;
       else {
@@ -376,6 +449,7 @@ export class Shard {
       kvs,
       cursor: end === undefined ? new Uint8Array() : encodeCursor(end),
       done: end === undefined,
+      positions,
       logTimeMs: this.nowMs,
     };
   }
@@ -386,7 +460,7 @@ export class Shard {
     after: Uint8Array | undefined,
     { bytesMax, lengthMax }: { bytesMax: number; lengthMax: number },
     logTimeMs: number,
-  ): Promise<{ kvs: KeyValue[]; bytes: number; done: boolean; last: Uint8Array | undefined }> {
+  ): Promise<SlotPage> {
     const place = { slot, instance: this.machine.slotState(slot).instance };
     const range = kindRange(this.machine.prefix, place, KeyKind.value, prefix);
     const start =
@@ -396,7 +470,8 @@ export class Shard {
     const kvs: KeyValue[] = [];
     let bytes = 0;
     let last = after;
-    if (Buffer.compare(start, range.end) >= 0) return { kvs, bytes, done: true, last };
+    let expiredAtMs = 0;
+    if (Buffer.compare(start, range.end) >= 0) return { kvs, bytes, done: true, last, expiredAtMs };
     // Keys too: an expired key counts like any other, so that a page has its bound.
     const view = this.engine.iterate({
       start,
@@ -410,13 +485,14 @@ export class Shard {
           const { userKey } = decodeSlotKey(key);
           last = userKey;
           bytes += key.byteLength + stored.byteLength;
-          const kv = visibleValue(userKey, stored, logTimeMs);
+          const { kv, expiredAtMs: hiddenMs } = seenValue(userKey, stored, logTimeMs);
+          expiredAtMs = Math.max(expiredAtMs, hiddenMs);
           if (kv !== undefined) kvs.push(keysOnly ? { ...kv, value: new Uint8Array() } : kv);
           if (bytes >= bytesMax || kvs.length >= lengthMax)
-            return { kvs, bytes, done: false, last };
+            return { kvs, bytes, done: false, last, expiredAtMs };
         }
       }
-      return { kvs, bytes, done: true, last };
+      return { kvs, bytes, done: true, last, expiredAtMs };
     } finally {
       await view.close();
     }
@@ -479,6 +555,16 @@ export class Shard {
   }
 }
 
+/** What a page found in one slot. */
+interface SlotPage {
+  readonly kvs: KeyValue[];
+  readonly bytes: number;
+  readonly done: boolean;
+  readonly last: Uint8Array | undefined;
+  /** The latest expiry that hid a key; 0: none did. */
+  readonly expiredAtMs: number;
+}
+
 export type ReadDone = (error: KvError | undefined, result: ReadResult | undefined) => void;
 
 /** The smallest key greater than `key`. */
@@ -490,86 +576,15 @@ function laterOf(a: Uint8Array, b: Uint8Array): Uint8Array {
   return Buffer.compare(a, b) >= 0 ? a : b;
 }
 
-function visibleValue(
+/** What a reader sees behind a key, and since when it is hidden by its expiry; 0: it is not. */
+function seenValue(
   key: Uint8Array,
   stored: Uint8Array | undefined,
   logTimeMs: number,
-): KeyValue | undefined {
-  if (stored === undefined) return undefined;
+): { readonly kv: KeyValue | undefined; readonly expiredAtMs: number } {
+  if (stored === undefined) return { kv: undefined, expiredAtMs: 0 };
   const value = decodeValue(stored);
-  return isExpired(value, logTimeMs) ? undefined : keyValue(key, value);
-}
-
-function wrongShard(): KvError {
-  return new KvError('the slot of this key is not owned by this shard', {
-    code: 'KV_WRONG_SHARD',
-    outcome: 'notApplied',
-  });
-}
-
-function notFounded(): KvError {
-  return new KvError('the shard is only being created: try again', {
-    code: 'KV_UNAVAILABLE',
-    outcome: 'notApplied',
-    retryAfterMs,
-  });
-}
-
-function tooFarAhead(session: Session, logTimeMs: number): KvError {
-  return new KvError(
-    `session.not_after_ms lies ${session.notAfterMs - logTimeMs} ms ahead of the server, the limit is ${sessionMsMax}`,
-    {
-      code: 'KV_INVALID',
-      outcome: 'notApplied',
-      limit: sessionMsMax,
-      size: session.notAfterMs - logTimeMs,
-    },
-  );
-}
-
-function writeError(outcome: Exclude<ProposeOutcome<CommandResult>, { kind: 'applied' }>): KvError {
-  if (outcome.kind === 'unknown') {
-    return new KvError(
-      'leadership was lost while the write was under way: it may have been applied; retry with the same session, or read',
-      { code: 'KV_UNKNOWN_OUTCOME', outcome: 'unknown' },
-    );
-  }
-  switch (outcome.reason) {
-    case 'overloaded':
-      return new KvError(
-        'too many writes are under way on this node: nothing was applied, try again later',
-        {
-          code: 'KV_OVERLOADED',
-          outcome: 'notApplied',
-          retryAfterMs,
-        },
-      );
-    case 'tooLarge':
-      return new KvError('the write is larger than a log entry may be: send less at once', {
-        code: 'KV_TOO_LARGE',
-        outcome: 'notApplied',
-      });
-    default:
-      return new KvError('the shard has no leader here just now: nothing was applied', {
-        code: 'KV_UNAVAILABLE',
-        outcome: 'notApplied',
-        retryAfterMs,
-      });
-  }
-}
-
-function readError(reason: Extract<ReadOutcome, { kind: 'notReady' }>['reason']): KvError {
-  if (reason === 'overloaded') {
-    return new KvError('too many reads are under way on this node: try again later', {
-      code: 'KV_OVERLOADED',
-      outcome: 'notApplied',
-      retryAfterMs,
-    });
-  }
-  return new KvError(
-    reason === 'restoring'
-      ? 'this replica is being rebuilt from a snapshot: ask another node'
-      : 'no leader or no quorum could be reached: try again',
-    { code: 'KV_UNAVAILABLE', outcome: 'notApplied', retryAfterMs },
-  );
+  return isExpired(value, logTimeMs)
+    ? { kv: undefined, expiredAtMs: value.expiresAtMs }
+    : { kv: keyValue(key, value), expiredAtMs: 0 };
 }

@@ -1,12 +1,13 @@
 /** A shard over a fake group and a clock that the test moves. */
 import type { KvError } from '../../src/errors.js';
-import type { CommandResult, Write } from '../../src/shard/command.js';
+import type { Write } from '../../src/shard/command.js';
 import {
   Shard,
   type ReadLevel,
   type ReadResult,
   type ScanPage,
   type ScanPageRequest,
+  type Written,
 } from '../../src/shard/shard.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { bytes, text } from './command-texts.js';
@@ -80,13 +81,13 @@ export class ServedShard {
     return served;
   }
 
-  write(...writes: readonly Write[]): Call<CommandResult> {
-    const call = new Call<CommandResult>();
+  write(...writes: readonly Write[]): Call<Written> {
+    const call = new Call<Written>();
     this.shard.write(writes, call, call.done);
     return call;
   }
 
-  async written(...writes: readonly Write[]): Promise<CommandResult> {
+  async written(...writes: readonly Write[]): Promise<Written> {
     const call = this.write(...writes);
     await this.settle();
     return call.result;

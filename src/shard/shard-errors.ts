@@ -1,0 +1,93 @@
+/** What a shard answers when it cannot: codes, outcomes, and what to do about it. */
+import { KvError } from '../errors.js';
+import type { ProposeOutcome, ReadOutcome } from '../group/group.js';
+import type { CommandResult, Session } from './command.js';
+
+/** How far ahead of log time a session's last moment may lie (rule D21). */
+export const sessionMsMax = 60_000;
+const retryAfterMs = 50;
+
+export function wrongShard(): KvError {
+  return new KvError('the slot of this key is not owned by this shard', {
+    code: 'KV_WRONG_SHARD',
+    outcome: 'notApplied',
+  });
+}
+
+export function notFounded(): KvError {
+  return new KvError('the shard is only being created: try again', {
+    code: 'KV_UNAVAILABLE',
+    outcome: 'notApplied',
+    retryAfterMs,
+  });
+}
+
+export function tooFarAhead(session: Session, logTimeMs: number): KvError {
+  return new KvError(
+    `session.not_after_ms lies ${session.notAfterMs - logTimeMs} ms ahead of the server, the limit is ${sessionMsMax}`,
+    {
+      code: 'KV_INVALID',
+      outcome: 'notApplied',
+      limit: sessionMsMax,
+      size: session.notAfterMs - logTimeMs,
+    },
+  );
+}
+
+export function writeError(
+  outcome: Exclude<ProposeOutcome<CommandResult>, { kind: 'applied' }>,
+): KvError {
+  if (outcome.kind === 'unknown') {
+    return new KvError(
+      'leadership was lost while the write was under way: it may have been applied; retry with the same session, or read',
+      { code: 'KV_UNKNOWN_OUTCOME', outcome: 'unknown' },
+    );
+  }
+  switch (outcome.reason) {
+    case 'overloaded':
+      return new KvError(
+        'too many writes are under way on this node: nothing was applied, try again later',
+        {
+          code: 'KV_OVERLOADED',
+          outcome: 'notApplied',
+          retryAfterMs,
+        },
+      );
+    case 'tooLarge':
+      return new KvError('the write is larger than a log entry may be: send less at once', {
+        code: 'KV_TOO_LARGE',
+        outcome: 'notApplied',
+      });
+    default:
+      return new KvError('the shard has no leader here just now: nothing was applied', {
+        code: 'KV_UNAVAILABLE',
+        outcome: 'notApplied',
+        retryAfterMs,
+      });
+  }
+}
+
+export function readError(reason: Extract<ReadOutcome, { kind: 'notReady' }>['reason']): KvError {
+  if (reason === 'overloaded') {
+    return new KvError('too many reads are under way on this node: try again later', {
+      code: 'KV_OVERLOADED',
+      outcome: 'notApplied',
+      retryAfterMs,
+    });
+  }
+  return new KvError(
+    reason === 'restoring'
+      ? 'this replica is being rebuilt from a snapshot: ask another node'
+      : 'no leader or no quorum could be reached: try again',
+    { code: 'KV_UNAVAILABLE', outcome: 'notApplied', retryAfterMs },
+  );
+}
+
+/** After a confirmed round: nobody else has come further. */
+export function tokenAhead(): KvError {
+  return new KvError(
+    'the session token names a state that this cluster does not have: it was restored or recovered ' +
+      'to an earlier one since; begin with a new token',
+    { code: 'KV_TOKEN_MISMATCH', outcome: 'notApplied' },
+  );
+}
