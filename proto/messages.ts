@@ -212,7 +212,7 @@ export interface InitClusterRequest {
 }
 
 export interface GetTopologyRequest {
-  readonly reserved?: never;
+  knownVersion?: number;
 }
 
 export interface TopologyReply {

@@ -136,6 +136,14 @@ export class RawNode {
   }
 
   /**
+   * Campaign now, beginning with a pre-vote: an election timeout that comes early, and as harmless.
+   * For the birth of a group, in which everybody would wait for one.
+   */
+  rehearseCampaign(): void {
+    this.core.campaign('preCandidate', false);
+  }
+
+  /**
    * Appends a command if this member leads. Refused if larger than `entryBytesMax`, while leadership
    * is being handed over, and when too much is uncommitted; in all these cases nothing was appended,
    * and the command can be offered again without harm. `appended` promises nothing yet: the entry counts once

@@ -3,7 +3,7 @@
  * machine; fsync is on. Each case is a process of its own, taken `--turns` times; medians are shown.
  */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -12,18 +12,21 @@ import { LocalCluster } from '../src/cli/local-cluster.js';
 import { printTable } from '../src/cli/output.js';
 import { QuorateClient } from '../src/client/index.js';
 import { projectRoot } from './project-root.js';
+import { measureIdleGroups } from './bench/idle-groups.js';
+import { cpuSeconds, rssMiB } from './bench/process-figures.js';
 import type { LoadResult, LoadSpec } from './bench/load-generator.js';
 
 const run = promisify(execFile);
 const shard = 1;
-/** Clock ticks a second in /proc/PID/stat: 100 on every Linux that Node runs on. */
-const ticksPerSecond = 100;
+/** Of the measurement of idle groups: a percent of a core is a third of a second. */
+const idleSeconds = 30;
 
 interface Options {
   readonly seconds: number;
   readonly turns: number;
   readonly keys: number;
   readonly kills: number;
+  readonly groups: number;
   readonly only: string | undefined;
 }
 
@@ -67,29 +70,17 @@ async function generate(spec: LoadSpec): Promise<LoadResult> {
 }
 
 /** CPU seconds of all nodes so far. */
-function cpuSeconds(cluster: LocalCluster): number {
-  const used = cluster.nodes.map(({ node }) => {
-    const fields =
-      readFileSync(`/proc/${cluster.pid(node)}/stat`, 'utf8')
-        .split(') ')[1]
-        ?.split(' ') ?? [];
-    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
-  });
-  return used.reduce((sum, seconds) => sum + seconds, 0);
-}
-
-function rssMiB(pid: number | undefined): number {
-  const match = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  return Number(match?.[1]) / 1024;
+function cpuSecondsOf(cluster: LocalCluster): number {
+  return cluster.nodes.reduce((sum, { node }) => sum + cpuSeconds(cluster.pid(node)), 0);
 }
 
 const median = (values: readonly number[]): number =>
   [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 async function turn(cluster: LocalCluster, spec: LoadSpec): Promise<Turn> {
-  const before = cpuSeconds(cluster);
+  const before = cpuSecondsOf(cluster);
   const result = await generate(spec);
-  const cpu = cpuSeconds(cluster) - before;
+  const cpu = cpuSecondsOf(cluster) - before;
   if (result.errors > 0)
     throw new Error(`${result.errors} operations failed: ${result.firstError}`);
   return { ...result, cpuUsPerOperation: (cpu * 1e6) / Math.max(1, result.operations) };
@@ -219,6 +210,7 @@ async function main(): Promise<void> {
     .option('--turns <n>', 'of each case', '3')
     .option('--keys <n>', 'for memory and restart', '1000000')
     .option('--kills <n>', 'of the leader', '20')
+    .option('--groups <n>', 'idle ones, on each of three nodes', '1000')
     .option('--only <text>', 'only the load cases whose name has this')
     .parse()
     .opts<Record<string, string>>();
@@ -227,6 +219,7 @@ async function main(): Promise<void> {
     turns: Number(flags['turns']),
     keys: Number(flags['keys']),
     kills: Number(flags['kills']),
+    groups: Number(flags['groups']),
     only: flags['only'],
   };
   const { stdout: commit } = await run('git', ['rev-parse', '--short', 'HEAD'], {
@@ -252,11 +245,12 @@ async function main(): Promise<void> {
     if (options.only !== undefined) return;
     await failover(cluster, options);
     await restart(cluster, options);
-    await simulator();
   } finally {
     await cluster.stop();
     rmSync(directory, { recursive: true, force: true });
   }
+  await measureIdleGroups({ groups: options.groups, seconds: idleSeconds });
+  await simulator();
 }
 
 await main();

@@ -17,7 +17,7 @@ import { Deadlines } from './api/deadlines.js';
 import { Dispatch, type Route } from './api/dispatch.js';
 import { GroupDoor, type AdminGroup } from './api/group-door.js';
 import { GrpcDoor } from './api/grpc-door.js';
-import { createGrpcServer, type GrpcServer } from './api/grpc-server.js';
+import { createGrpcServer, kvService, type GrpcServer } from './api/grpc-server.js';
 import { HttpEndpoint } from './api/http-endpoint.js';
 import { KvService } from './api/kv-service.js';
 import { MetadataDoor } from './api/metadata-door.js';
@@ -130,6 +130,7 @@ export class QuorateNode {
       directory: config.dataDirectory,
       reserveBytes: config.diskReserveMib * MiB,
       clock,
+      writtenBytes: () => raftLog.statistics().writtenBytes,
       onError: (error) => {
         log('warn', { error: String(error) }, 'cannot measure the space left on disk');
       },
@@ -154,8 +155,7 @@ export class QuorateNode {
     this.stopHealth();
     this.feed?.close();
     this.controller?.close();
-    this.grpc?.health.setStatus('', 'NOT_SERVING');
-    this.grpc?.health.setStatus('quorate.v1.KV', 'NOT_SERVING');
+    for (const name of this.grpc?.health.names() ?? []) this.grpc?.health.set(name, 'NOT_SERVING');
     // While it hands over, this node goes on answering: requests are forwarded to the next leader.
     await host.handOver(handOverMs);
     await this.listener?.close(drainMs);
@@ -357,12 +357,14 @@ export class QuorateNode {
   }
 
   private updateHealth(): void {
+    const health = this.grpc?.health;
+    if (health === undefined) return;
     const status = this.notReady() === undefined ? 'SERVING' : 'NOT_SERVING';
-    for (const name of ['', 'quorate.v1.KV']) this.grpc?.health.setStatus(name, status);
-    for (const { id, group } of this.shards.all()) {
-      const serves = !group.isRestoring && group.leaderNode !== undefined;
-      this.grpc?.health.setStatus(`shard/${id}`, serves ? 'SERVING' : 'NOT_SERVING');
-    }
+    for (const name of ['', kvService]) health.set(name, status);
+    for (const { id, group } of this.shards.all())
+      health.setShard(id, !group.isRestoring && group.leaderNode !== undefined);
+    for (const id of health.shards.keys())
+      if (this.shards.get(groupId(id)) === undefined) health.setShard(id, undefined);
   }
 
   /** Why requests would fail just now; undefined when they would not. */

@@ -2,6 +2,7 @@
 import type {
   ChangeClusterReply,
   ChangeClusterRequest,
+  GetTopologyRequest,
   InitClusterRequest,
   JoinRequest,
   ReplicaHashRequest,
@@ -46,12 +47,29 @@ export function adminMethods(options: AdminServiceOptions): AdminMethods {
     },
     ChangeCluster: (request, forwarded) =>
       options.changeCluster(request as ChangeClusterRequest, forwarded),
-    GetTopology: () => Promise.resolve(topologyReply(options.topology())),
+    GetTopology: (request) => {
+      const { knownVersion = 0 } = request as GetTopologyRequest;
+      const topology = options.topology();
+      const isKnown = knownVersion > 0 && knownVersion === topology.version;
+      return Promise.resolve(isKnown ? knownReply(topology) : topologyReply(topology));
+    },
     TransferLeader: (request, forwarded) =>
       door.transferLeader(request as TransferLeaderRequest, forwarded),
     TakeHash: (request, forwarded) => door.takeHash(request as TakeHashRequest, forwarded),
     ReplicaHash: (request) => door.replicaHash(request as ReplicaHashRequest),
   };
+}
+
+function knownReply({ clusterId, version }: Topology): TopologyReply {
+  const nothing = {
+    nodes: [],
+    shards: [],
+    slots: [],
+    metadataNodes: [],
+    operations: [],
+    settings: [],
+  };
+  return { clusterId, version, ...nothing, document: '' };
 }
 
 function topologyReply(topology: Topology): TopologyReply {

@@ -1,6 +1,7 @@
 /**
  * Deadlines of all calls in flight on this node, watched by one timer: a timer per call would cost
- * more than the call. Resolution 10 ms; a deadline fires late by up to that, never early.
+ * more than the call, and none while nobody waits. Resolution 10 ms; a deadline fires late by up to that,
+ * never early.
  */
 import type { Cancel, Clock } from '../observe/clock.js';
 
@@ -15,19 +16,21 @@ export interface Expiring {
 
 export class Deadlines {
   private readonly waiting = new Set<Expiring>();
-  private readonly stop: Cancel;
+  private stop: Cancel | undefined;
+  private closed = false;
   private readonly clock: Clock;
 
   constructor(clock: Clock) {
     this.clock = clock;
-    this.stop = clock.every(resolutionMs, () => {
-      this.expireDue();
-    });
   }
 
   /** Begins to watch. The owner calls `leave` when its wait is over. */
   enter(wait: Expiring): void {
     this.waiting.add(wait);
+    if (this.closed) return;
+    this.stop ??= this.clock.every(resolutionMs, () => {
+      this.expireDue();
+    });
   }
 
   leave(wait: Expiring): void {
@@ -39,12 +42,17 @@ export class Deadlines {
   }
 
   close(): void {
-    this.stop();
+    this.closed = true;
+    this.stop?.();
     this.waiting.clear();
   }
 
   private expireDue(): void {
-    if (this.waiting.size === 0) return;
+    if (this.waiting.size === 0) {
+      this.stop?.();
+      this.stop = undefined;
+      return;
+    }
     const now = this.clock.monotonicMs();
     for (const wait of this.waiting) {
       if (wait.deadlineMs > now) continue;

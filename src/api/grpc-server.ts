@@ -16,11 +16,11 @@ import {
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
-import { HealthImplementation } from 'grpc-health-check';
 import { protoFiles, protoFolder, serviceDefinition } from '../../proto/definitions.js';
 import type { BatchReply, BatchRequest, ScanReply, ScanRequest } from '../../proto/messages.js';
 import type { Clock } from '../observe/clock.js';
 import type { Deadlines, Expiring } from './deadlines.js';
+import { Health } from './health.js';
 import type { ApiLimits } from './limits.js';
 import { statusTrailers, toKvError } from './status.js';
 import { deadlineError, deadlineOf } from './unary-door.js';
@@ -58,10 +58,12 @@ export interface GrpcServerOptions {
 /** How long a stream's client may leave replies unread before its stream is cancelled, ms. */
 const unreadMsMax = 30_000;
 
+/** The name of the service under which health is asked for. */
+export const kvService = 'quorate.v1.KV';
+
 export interface GrpcServer {
   readonly server: Server;
-  /** grpc.health.v1: '' for the node, 'quorate.v1.KV', 'shard/1', ... */
-  readonly health: HealthImplementation;
+  readonly health: Health;
 }
 
 /** A server with all services added; it listens nowhere. */
@@ -72,8 +74,9 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   });
   server.addService(rawUnary(serviceDefinition('KV')), kvImplementation(options));
   server.addService(serviceDefinition('Admin'), adminImplementation(options.adminMethods));
-  const health = new HealthImplementation({ '': 'NOT_SERVING', 'quorate.v1.KV': 'NOT_SERVING' });
-  health.addToServer(server);
+  const health = new Health();
+  for (const name of ['', kvService]) health.set(name, 'NOT_SERVING');
+  health.addTo(server);
   const files = loadSync([...protoFiles], { includeDirs: [protoFolder] });
   new ReflectionService(files).addToServer(server);
   return { server, health };

@@ -75,8 +75,9 @@ export class NodeLink {
     return this.call(address, calls.changeCluster, request);
   }
 
-  topology(address: string): Promise<TopologyReply> {
-    return this.call(address, calls.getTopology, {});
+  /** Without a document when the version there is `knownVersion`. */
+  topology(address: string, knownVersion = 0): Promise<TopologyReply> {
+    return this.call(address, calls.getTopology, { knownVersion });
   }
 
   status(address: string): Promise<StatusReply> {

@@ -38,7 +38,7 @@ export class TopologyFeed {
     if (address === undefined) return;
     this.asking = true;
     try {
-      const { version, document } = await link.topology(address);
+      const { version, document } = await link.topology(address, view.version);
       // Written by a node of this cluster: it passed the handshake of our own connection to it.
       if (version > view.version) onTopology(JSON.parse(document) as Topology);
     } catch {

@@ -40,6 +40,8 @@ export interface LocalClusterOptions {
   readonly replicas?: number;
   /** Options for every node, by flag: { 'tick-ms': '10' }. */
   readonly flags?: Readonly<Record<string, string>>;
+  /** Until it serves; 30 s if absent. Many shards take longer. */
+  readonly startMsMax?: number;
   /** More arguments for node itself, e.g. --cpu-prof. */
   readonly execArguments?: readonly string[];
 }
@@ -85,7 +87,7 @@ export class LocalCluster {
     for (const { node } of cluster.nodes) cluster.startNode(node);
     try {
       await cluster.init();
-      await cluster.waitUntilReady(30_000);
+      await cluster.waitUntilReady(options.startMsMax ?? 30_000);
     } catch (error) {
       await cluster.stop();
       throw error;
@@ -204,30 +206,19 @@ export class LocalCluster {
     }
   }
 
-  /** Every running node answers and every group has a leader. */
+  /** Every running node answers, every group has a leader, and the leaders have all slots. */
   waitUntilReady(timeoutMs: number): Promise<void> {
     return this.waitFor('cluster ready', timeoutMs, async () => {
       const replies = await Promise.all([...this.processes.keys()].map((id) => this.status(id)));
-      const slots = await this.ledSlots();
-      const groups = new Set(
-        replies.flatMap((reply) => reply?.groups.map((group) => group.groupId) ?? []),
-      );
-      const led = await Promise.all([...groups].map((group) => this.leader(group)));
+      const groups = replies.flatMap((reply) => reply?.groups ?? []);
+      const leading = groups.filter(({ role }) => role === 'leader');
+      const led = new Set(leading.map(({ groupId }) => groupId));
       return (
-        slots === slotCount &&
         replies.every((reply) => reply !== undefined) &&
-        led.every((leader) => leader !== undefined)
+        groups.every(({ groupId }) => led.has(groupId)) &&
+        leading.reduce((sum, { slots }) => sum + slots, 0) === slotCount
       );
     });
-  }
-
-  /** How many slots the leaders of all shards have together. */
-  private async ledSlots(): Promise<number> {
-    const replies = await Promise.all([...this.processes.keys()].map((id) => this.status(id)));
-    return replies
-      .flatMap((reply) => reply?.groups ?? [])
-      .filter(({ role }) => role === 'leader')
-      .reduce((sum, { slots }) => sum + slots, 0);
   }
 
   /** The last lines of a node's log. */

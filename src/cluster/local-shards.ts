@@ -20,7 +20,7 @@ import type { Log } from '../observe/log.js';
 import type { CommandResult } from '../shard/command.js';
 import { ShardMachine } from '../shard/shard-machine.js';
 import { Shard } from '../shard/shard.js';
-import { nextStep } from './membership-keeper.js';
+import { isSettled, nextStep } from './membership-keeper.js';
 
 export interface LocalShardsOptions {
   readonly node: NodeId;
@@ -44,6 +44,9 @@ const handBackEveryMs = 3000;
 
 /** Between two looks at whether shards and members are those of the topology, ms. */
 const keepEveryMs = 1000;
+
+/** Replicas created at once: they share syncs of the Raft log, and the groups that run have turns between. */
+const creationsMax = 64;
 
 /**
  * So many looks a replica that is to go waits for its group to let it go, if by its own log it still
@@ -106,7 +109,11 @@ export class LocalShards {
     this.following = this.following
       .then(async () => {
         for (const id of this.departing(topology)) await this.remove(id);
-        for (const arriving of this.arriving(topology)) await this.create(arriving);
+        const arriving = this.arriving(topology);
+        for (let at = 0; at < arriving.length; at += creationsMax) {
+          const some = arriving.slice(at, at + creationsMax);
+          await Promise.all(some.map((each) => this.create(each)));
+        }
       })
       .catch((error: unknown) => {
         // What is under way while the node stops finds log and engine closed.
@@ -195,6 +202,7 @@ export class LocalShards {
     { id, replicas }: ShardRecord,
     topology: Topology,
   ): void {
+    if (isSettled(group.membership.membership, replicas)) return;
     const { isConnected, log } = this.options;
     const issuedBelow = topology.next.replica;
     const step = nextStep(group.status(), { replicas, issuedBelow, isConnected });

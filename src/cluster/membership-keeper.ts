@@ -10,6 +10,7 @@
 import {
   isJoint,
   noReplica,
+  type Membership,
   type MembershipChange,
   type NodeId,
   type RaftStatus,
@@ -34,6 +35,15 @@ type LeaderStatus = Pick<
   RaftStatus,
   'id' | 'role' | 'commitIndex' | 'membership' | 'transferTo' | 'progress'
 >;
+
+/** The voters are those named and nobody else: there is no next step, whatever else is so. Cheap. */
+export function isSettled(membership: Membership, replicas: readonly ReplicaRecord[]): boolean {
+  return (
+    !isJoint(membership) &&
+    membership.members.length === replicas.length &&
+    replicas.every(({ replica }) => membership.incoming.includes(replica))
+  );
+}
 
 /** Undefined when there is nothing to do, or nothing that can be done just now. */
 export function nextStep(status: LeaderStatus, wanted: WantedMembers): MembershipStep | undefined {

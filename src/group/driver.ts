@@ -15,6 +15,7 @@ import {
   type GroupId,
   type LogIndex,
   type Membership,
+  type MembershipAt,
   type MembershipChange,
   type Message,
   type NodeId,
@@ -44,6 +45,8 @@ export interface DriverOptions<R> {
   readonly machine: StateMachine<R>;
   readonly raft: RaftOptions;
   readonly state: RestoredState;
+  /** It is the one of the group's first members that is to lead first: nobody need wait for a timeout. */
+  readonly campaignsAtBirth: boolean;
   readonly surroundings: DriverSurroundings;
 }
 
@@ -71,6 +74,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   private closed = false;
   /** The members of the quiet group were all connected, after the last message that came. */
   private watched = false;
+  private campaignsAtBirth: boolean;
   private readonly counts = {
     proposals: 0,
     snapshotsSent: 0,
@@ -85,6 +89,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.prefix = options.prefix;
     this.machine = options.machine;
     this.raft = options.raft;
+    this.campaignsAtBirth = options.campaignsAtBirth;
     this.surroundings = surroundings;
     this.node = new RawNode(options.raft, options.state);
     this.accountedMs = surroundings.clock.monotonicMs();
@@ -122,6 +127,10 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   get appliedIndex(): LogIndex {
     return this.applier.appliedIndex;
+  }
+
+  get membership(): MembershipAt {
+    return this.node.membership;
   }
 
   get isRestoring(): boolean {
@@ -221,6 +230,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.accountTime(1);
     this.ticks++;
     this.node.tick();
+    if (this.campaignsAtBirth) this.campaignAtBirth();
     this.proposals.tick(this.ticks);
     this.reads.tick(this.ticks);
     if (this.node.isQuiet) this.watchOthers();
@@ -232,12 +242,25 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   /**
    * Quiet, with nobody waiting, and looked at since: ticks would do nothing. The host gives it none
-   * until a connection comes or goes.
+   * until it is woken, or a connection comes or goes.
    */
   get sleeps(): boolean {
     return (
-      this.watched && this.node.isQuiet && this.reads.length === 0 && this.proposals.length === 0
+      this.closed ||
+      (this.watched && this.node.isQuiet && this.reads.length === 0 && this.proposals.length === 0)
     );
+  }
+
+  /**
+   * Again and again for an election timeout, since the other members may be born a little later. With
+   * pre-votes: it raises no term, and disturbs nobody who is ahead of it.
+   */
+  private campaignAtBirth(): void {
+    const { electionTicks, heartbeatTicks } = this.raft;
+    this.campaignsAtBirth =
+      this.ticks < electionTicks && this.node.term === 0 && this.node.leader === noReplica;
+    if (this.campaignsAtBirth && (this.ticks - 1) % heartbeatTicks === 0)
+      this.node.rehearseCampaign();
   }
 
   /** In a quiet group nobody else would notice that a member may be lost (rule D05). */

@@ -4,6 +4,7 @@
 import type {
   GroupId,
   LogIndex,
+  MembershipAt,
   MembershipChange,
   NodeId,
   RaftStatus,
@@ -60,6 +61,8 @@ export interface Group<R> {
   /** The node that leads, as far as this replica knows. */
   readonly leaderNode: NodeId | undefined;
   readonly appliedIndex: LogIndex;
+  /** In force now, committed or not. The same object until it changes. */
+  readonly membership: MembershipAt;
   /** Its state is being rebuilt from a snapshot: it can answer nothing. */
   readonly isRestoring: boolean;
   /** Monotonic ms (of the node's clock) at which this replica last knew itself caught up with its

@@ -79,8 +79,12 @@ export class Host {
   private readonly options: HostOptions;
   private readonly groups = new Map<GroupId, HostedGroup>();
   private readonly awake = new Set<HostedGroup>();
+  /** Those to whom time means something: all that do not sleep. */
+  private readonly ticking = new Set<HostedGroup>();
   private passScheduled = false;
-  private stopTicker: Cancel = () => undefined;
+  /** Undefined while everybody sleeps, and before the start. */
+  private stopTicker: Cancel | undefined;
+  private running = false;
   private failed = false;
   /** Nodes with a live connection, as of the last tick. */
   private readonly connected = new Set<NodeId>();
@@ -114,6 +118,7 @@ export class Host {
         // A vote forgotten in a restart may stand in a lease: keep silent for as long (rule D03).
         silentTicks: isNew ? 0 : raft.electionTicks,
       },
+      campaignsAtBirth: isNew && options.firstMembers[0]?.id === replica,
       surroundings: this.surroundings(() => {
         this.wake(driver);
       }),
@@ -148,7 +153,7 @@ export class Host {
 
   /** Begins to listen, to tick and to work. Rejects when the peer port is taken. */
   async start(): Promise<void> {
-    const { transport, clock, tickMs, log, engine, logLine } = this.options;
+    const { transport, log, engine, logLine } = this.options;
     // All groups are open: what recovery found of them need not stay in memory.
     log.forgetRecovered();
     const cleared = await clearRemovedReplicas(engine, (group) => log.removedFloor(group));
@@ -161,14 +166,33 @@ export class Host {
         this.onSnapshot(incoming);
       },
       onConnection: (node, connected) => {
+        this.startTicking();
         if (connected) return;
         for (const group of this.groups.values()) group.onDisconnected(node);
       },
     });
-    this.stopTicker = clock.every(tickMs, () => {
-      const changed = this.lookAtConnections();
-      for (const group of this.groups.values()) if (changed || !group.sleeps) group.tick();
+    this.running = true;
+    this.startTicking();
+  }
+
+  private startTicking(): void {
+    const { clock, tickMs } = this.options;
+    if (!this.running) return;
+    this.stopTicker ??= clock.every(tickMs, () => {
+      this.tick();
     });
+  }
+
+  /** A group that sleeps costs nothing, until it is woken or a connection comes or goes. */
+  private tick(): void {
+    const all = this.lookAtConnections();
+    for (const group of all ? this.groups.values() : this.ticking) {
+      group.tick();
+      if (group.sleeps) this.ticking.delete(group);
+    }
+    if (this.ticking.size > 0) return;
+    this.stopTicker?.();
+    this.stopTicker = undefined;
   }
 
   /** True when a node came or went since the last look. */
@@ -193,7 +217,8 @@ export class Host {
 
   /** Stops everything. The log and the engine stay open. */
   async close(): Promise<void> {
-    this.stopTicker();
+    this.running = false;
+    this.stopTicker?.();
     for (const group of this.groups.values()) group.close();
     await this.options.transport.close();
     await Promise.all([...this.groups.values()].map((group) => group.idle()));
@@ -287,6 +312,8 @@ export class Host {
 
   private wake(driver: HostedGroup): void {
     this.awake.add(driver);
+    this.ticking.add(driver);
+    this.startTicking();
     if (this.passScheduled) return;
     this.passScheduled = true;
     this.options.clock.endOfTurn(() => {

@@ -119,8 +119,16 @@ export function nodeOf(topology: Topology, id: number): NodeRecord | undefined {
   return topology.nodes.find((node) => node.id === id);
 }
 
-export function shardRecordOf(topology: Topology, id: number): ShardRecord | undefined {
-  return topology.shards.find((shard) => shard.id === id);
+/** By id, made once for each list: a topology is a value, and a thousand shards are looked up again and again. */
+const shardIndexes = new WeakMap<readonly ShardRecord[], ReadonlyMap<number, ShardRecord>>();
+
+export function shardRecordOf({ shards }: Topology, id: number): ShardRecord | undefined {
+  let index = shardIndexes.get(shards);
+  if (index === undefined) {
+    index = new Map(shards.map((shard) => [shard.id, shard]));
+    shardIndexes.set(shards, index);
+  }
+  return index.get(id);
 }
 
 /**

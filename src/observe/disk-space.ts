@@ -8,10 +8,15 @@ import type { Cancel, Clock } from './clock.js';
 /** A fast disk takes some 50 MB in this time: the reserve must be larger than that. */
 const everyMs = 100;
 
+/** While this node writes nothing, only others can fill the disk: a look each second is enough. */
+const idleLooks = 10;
+
 export interface DiskSpaceOptions {
   readonly directory: string;
   readonly reserveBytes: number;
   readonly clock: Clock;
+  /** Grows with what this node writes there. */
+  readonly writtenBytes: () => number;
   readonly onChange: (full: boolean, freeBytes: number) => void;
   readonly onError: (error: unknown) => void;
 }
@@ -21,23 +26,33 @@ export class DiskSpace {
   full = false;
   private readonly options: DiskSpaceOptions;
   private stop: Cancel = () => undefined;
+  private written = 0;
+  private looksSkipped = 0;
 
   private constructor(options: DiskSpaceOptions) {
     this.options = options;
   }
 
-  /** Measures once before it returns, then ten times a second. */
+  /** Measures once before it returns, then ten times a second, or once while nothing is written. */
   static async open(options: DiskSpaceOptions): Promise<DiskSpace> {
     const space = new DiskSpace(options);
     await space.measure();
     space.stop = options.clock.every(everyMs, () => {
-      space.measure().catch(options.onError);
+      if (space.isDue()) space.measure().catch(options.onError);
     });
     return space;
   }
 
   close(): void {
     this.stop();
+  }
+
+  private isDue(): boolean {
+    const written = this.options.writtenBytes();
+    if (written === this.written && ++this.looksSkipped < idleLooks) return false;
+    this.written = written;
+    this.looksSkipped = 0;
+    return true;
   }
 
   private async measure(): Promise<void> {

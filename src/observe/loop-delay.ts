@@ -8,21 +8,24 @@ export interface LoopDelay {
   readonly maxMs: number;
 }
 
-const resolutionMs = 5;
+/** Each look wakes the process, also an idle one: a delay that is shorter is seen now and then only. */
+const resolutionMsUsual = 20;
 
 /** Measures from its construction, or from the last `reset`. */
 export class LoopDelayMeter {
   private readonly histogram: IntervalHistogram;
+  private readonly resolutionMs: number;
 
-  constructor() {
+  constructor(resolutionMs = resolutionMsUsual) {
+    this.resolutionMs = resolutionMs;
     this.histogram = monitorEventLoopDelay({ resolution: resolutionMs });
     this.histogram.enable();
   }
 
   /** The histogram counts the timer's own interval as well: it is taken off. */
   read(): LoopDelay {
+    const { histogram, resolutionMs } = this;
     const ms = (nanoseconds: number): number => Math.max(0, nanoseconds / 1e6 - resolutionMs);
-    const { histogram } = this;
     return {
       p50Ms: ms(histogram.percentile(50)),
       p99Ms: ms(histogram.percentile(99)),

@@ -69,10 +69,14 @@ export async function firstDue(
  */
 export class DueTimes {
   private readonly times = new Map<Slot, number>();
+  /** Told of each time that is earlier than what was known of its slot. */
+  onNoted: (dueMs: number) => void = () => undefined;
 
   note(slot: Slot, dueMs: number): void {
     const known = this.times.get(slot);
-    if (known === undefined || dueMs < known) this.times.set(slot, dueMs);
+    if (known !== undefined && dueMs >= known) return;
+    this.times.set(slot, dueMs);
+    this.onNoted(dueMs);
   }
 
   noteAll(other: DueTimes): void {
@@ -86,6 +90,13 @@ export class DueTimes {
   /** Slots in which something may be due. */
   *dueBy(logTimeMs: number): Generator<Slot> {
     for (const [slot, dueMs] of this.times) if (dueMs <= logTimeMs) yield slot;
+  }
+
+  /** Before it nothing is due; Infinity: nothing ever is. */
+  get earliestMs(): number {
+    let earliest = Number.POSITIVE_INFINITY;
+    for (const dueMs of this.times.values()) if (dueMs < earliest) earliest = dueMs;
+    return earliest;
   }
 
   clear(): void {

@@ -6,21 +6,14 @@ import type { LogIndex, NodeId } from '../../raft/index.js';
 import { KeyKind, kindRange, type Engine } from '../../storage/index.js';
 import { KvError } from '../errors.js';
 import type { Group, ReadOutcome } from '../group/group.js';
-import type { Cancel, Clock } from '../observe/clock.js';
+import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import { slotCount, type Slot } from '../router/slot.js';
 import { slotOf } from '../router/slot.js';
 import { isExpired, keyValue } from './apply-run.js';
-import {
-  encodeExpire,
-  encodeFound,
-  encodeHash,
-  encodeWrites,
-  type Due,
-  type SlotSpan,
-} from './command-codec.js';
+import { encodeFound, encodeHash, encodeWrites, type SlotSpan } from './command-codec.js';
 import type { CommandResult, KeyValue, Write } from './command.js';
-import { firstDue } from './expiry-index.js';
+import { ExpirySweep } from './expiry-sweep.js';
 import { LogTime } from './log-time.js';
 import { encodeCursor, startOf } from './scan-cursor.js';
 import {
@@ -101,8 +94,6 @@ export interface ShardOptions {
 }
 
 const sessionSlackMs = 10_000;
-const expiryEveryMs = 100;
-const expiryBatchMax = 500;
 /** Slots looked at in one page of a scan over everything: an empty one costs some 10 us. */
 const slotsPerPageMax = 2048;
 
@@ -126,13 +117,11 @@ export class Shard {
   private readonly clock: Clock;
   private readonly time: LogTime;
   private readonly onFatal: (error: Error) => void;
-  private readonly stopExpiry: Cancel;
+  private readonly expiry: ExpirySweep;
   private readonly birthSlots: ShardOptions['birthSlots'];
-  private expiring = false;
   private founding = false;
   /** From when log time has begun: an elected leader is told so a little later. */
   private leading = false;
-  private closed = false;
   /** Reads whose index is reached in this turn: answered with one look at the engine. */
   private readyReads: ReadyRead[] = [];
 
@@ -150,13 +139,21 @@ export class Shard {
         "the median of the voters' clocks is far from the log's time: check the clocks",
       );
     });
+    this.expiry = new ExpirySweep({
+      group,
+      machine,
+      clock,
+      onFatal,
+      nowMs: () => this.time.now(machine.logTimeMs),
+      found: () => {
+        this.found();
+      },
+    });
     machine.onLeading = ({ leading, clockMedianMs }) => {
       if (leading) this.time.begin(machine.logTimeMs, clockMedianMs);
       this.leading = leading;
+      this.expiry.lead(leading);
     };
-    this.stopExpiry = clock.every(expiryEveryMs, () => {
-      this.sweep();
-    });
   }
 
   get isLeader(): boolean {
@@ -187,8 +184,7 @@ export class Shard {
   }
 
   close(): void {
-    this.closed = true;
-    this.stopExpiry();
+    this.expiry.close();
   }
 
   // ---- writes
@@ -498,28 +494,7 @@ export class Shard {
     }
   }
 
-  // ---- expiry
-
-  /**
-   * Only the leader proposes; everybody judges again at apply. In an idle shard these entries are
-   * what moves log time on (rule D22); where nothing is due, nobody needs it to move.
-   */
-  private sweep(): void {
-    if (!this.group.isLeader || !this.leading || this.expiring) return;
-    if (!this.machine.isFounded) this.found();
-    const logTimeMs = this.time.now(this.machine.logTimeMs);
-    const slots = [...this.machine.due.dueBy(logTimeMs)];
-    if (slots.length === 0) return;
-    this.expiring = true;
-    this.expire(slots, logTimeMs).then(
-      () => {
-        this.expiring = false;
-      },
-      (error: unknown) => {
-        this.onFatal(error instanceof Error ? error : new Error(String(error)));
-      },
-    );
-  }
+  // ---- birth
 
   /** Whichever leader comes first says it; the first entry counts (rule D30). */
   private found(): void {
@@ -528,29 +503,6 @@ export class Shard {
     this.founding = true;
     this.group.propose(encodeFound(slots, this.time.now(this.machine.logTimeMs)), () => {
       this.founding = false;
-    });
-  }
-
-  private async expire(slots: readonly Slot[], logTimeMs: number): Promise<void> {
-    const due: Due[] = [];
-    for (const slot of slots) {
-      // Each look at the engine takes a turn, in which office or node may have been given up.
-      if (this.closed || !this.group.isLeader) return;
-      this.machine.due.take(slot);
-      const place = { slot, instance: this.machine.slotState(slot).instance };
-      const room = expiryBatchMax - due.length;
-      const found = await firstDue(this.engine, this.machine.prefix, place, room);
-      due.push(...found.filter(({ dueMs }) => dueMs <= logTimeMs));
-      // What is proposed now comes off the index when it is applied; until then look again.
-      if (found[0] !== undefined) this.machine.due.note(slot, found[0].dueMs);
-      if (due.length >= expiryBatchMax) break;
-    }
-    if (due.length === 0) return;
-    await new Promise<void>((resolve) => {
-      // Whatever becomes of it: what is still due is found again by the next sweep.
-      this.group.propose(encodeExpire(due, logTimeMs), () => {
-        resolve();
-      });
     });
   }
 }

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { groupId, nodeId, replicaId, type GroupId } from '../../raft/index.js';
-import { propose, withCluster, type Cluster } from './cluster.js';
+import { propose, quickRaft, withCluster, type Cluster } from './cluster.js';
 
 const groups = 64;
 
@@ -82,6 +82,27 @@ describe('64 groups on three nodes', () => {
       const elsewhere = await cluster.leader(groupId(3));
       const outcome = await cluster.outcome(propose(elsewhere, 'y', groupId(3)));
       expect(outcome.kind).to.equal('applied');
+    }));
+});
+
+describe('the birth of many groups', () => {
+  const allLedBy = (cluster: Cluster, id: number): boolean =>
+    cluster.groupIds().every((group) => cluster.node(id).group(group).isLeader);
+
+  it('needs no election timeout: the first member of each campaigns at once, and leads term 1', () =>
+    withCluster({ groups }, async (cluster) => {
+      await cluster.tick(quickRaft.heartbeatTicks + 1);
+      expect(allLedBy(cluster, 1)).to.equal(true);
+      for (const group of cluster.groupIds()) expect(cluster.node(1).group(group).term).to.equal(1);
+    }));
+
+  it('comes to the same when the others are born a little later', () =>
+    withCluster({ groups: 8 }, async (cluster) => {
+      cluster.network.setNode(nodeId(1), false);
+      await cluster.tick(quickRaft.heartbeatTicks + 1);
+      cluster.network.setNode(nodeId(1), true);
+      await cluster.until('node 1 leads all groups', () => allLedBy(cluster, 1));
+      for (const group of cluster.groupIds()) expect(cluster.node(1).group(group).term).to.equal(1);
     }));
 });
 

@@ -31,6 +31,24 @@ describe('D05: a quiet group', () => {
       expect(later).to.deep.equal(terms);
     }));
 
+  it('costs its node nothing: no timer runs, until something comes', () =>
+    withCluster({ ...quiet, groups: 8 }, async (cluster) => {
+      await cluster.until('all have leaders', () =>
+        cluster
+          .groupIds()
+          .every((group) => cluster.nodes.some((node) => node.group(group).isLeader)),
+      );
+      expect(cluster.clock.timersSet).to.be.at.least(cluster.nodes.length);
+      await fallQuiet(cluster);
+      await cluster.tick(2);
+      expect(cluster.clock.timersSet).to.equal(0);
+      await cluster.write('x', groupId(5));
+      expect(cluster.clock.timersSet).to.equal(cluster.nodes.length);
+      await fallQuiet(cluster);
+      await cluster.tick(2);
+      expect(cluster.clock.timersSet).to.equal(0);
+    }));
+
   it('answers a write and a read as if nothing had been', () =>
     withCluster(quiet, async (cluster) => {
       await cluster.write('one');

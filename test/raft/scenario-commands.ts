@@ -193,6 +193,8 @@ const commands: Readonly<Record<string, Command>> = {
   create: (group, words) => group.create(numberAt(words, 0)),
   destroy: (group, words) => group.remove(numberAt(words, 0)),
   campaign: (group, words) => group.member(numberAt(words, 0)).input((node) => node.campaign()),
+  rehearse: (group, words) =>
+    group.member(numberAt(words, 0)).input((node) => node.rehearseCampaign()),
   elect: (group, words) => {
     const id = numberAt(words, 0);
     quietly(group, () => {

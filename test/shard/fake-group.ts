@@ -128,6 +128,10 @@ export class FakeGroup implements Group<CommandResult> {
       );
   }
 
+  get membership(): never {
+    throw new Error('not of this group');
+  }
+
   changeMembership(): void {
     throw new Error('not of this group');
   }

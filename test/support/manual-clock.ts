@@ -34,6 +34,11 @@ export class ManualClock implements Clock {
     return this.add({ fire, everyMs: undefined, dueMs: this.nowMs + delayMs });
   }
 
+  /** Timers that are set. */
+  get timersSet(): number {
+    return this.timers.size;
+  }
+
   endOfTurn(run: () => void): void {
     this.scheduled++;
     setImmediate(run);
