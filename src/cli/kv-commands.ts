@@ -2,11 +2,13 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import type { KeyValueMessage, OperationMessage, TxnRequest } from '../../proto/messages.js';
+import type { SessionToken } from '../client/index.js';
 import { ExitCode, printJson, printTable, showBytes, textOrBase64, UsageError } from './output.js';
 import { addLoadAndDump } from './load-dump.js';
 import {
   parseInteger,
   parseLevel,
+  parseToken,
   withClient,
   withClientFlags,
   type ClientFlags,
@@ -16,7 +18,16 @@ import { runShell } from './shell.js';
 const bytes = (text: string): Uint8Array => Buffer.from(text, 'utf8');
 const intMax = Number.MAX_SAFE_INTEGER;
 
-interface PutFlags extends ClientFlags {
+interface TokenFlags extends ClientFlags {
+  readonly token?: string;
+}
+
+/** What the client takes as options of a call. */
+interface UnderToken {
+  readonly token?: SessionToken;
+}
+
+interface PutFlags extends TokenFlags {
   readonly ttl?: string;
   readonly ifAbsent?: boolean;
   readonly ifRevision?: string;
@@ -24,9 +35,9 @@ interface PutFlags extends ClientFlags {
   readonly file?: string;
 }
 
-interface ReadFlags extends ClientFlags {
-  readonly level: string;
-  readonly maxStaleness: string;
+interface ReadFlags extends TokenFlags {
+  readonly level?: string;
+  readonly maxStaleness?: string;
 }
 
 interface ScanFlags extends ReadFlags {
@@ -54,14 +65,42 @@ export function kvCommand(): Command {
 }
 
 function addReadFlags(command: Command): Command {
-  return withClientFlags(command)
-    .option('--level <level>', 'linearizable, lease or stale', 'linearizable')
-    .option('--max-staleness <ms>', 'with --level stale: how old the answer may be', '5000');
+  return withTokenFlag(command)
+    .option(
+      '--level <level>',
+      'linearizable, lease, at-least or stale; without it at-least with --token, else linearizable',
+    )
+    .option(
+      '--max-staleness <ms>',
+      'how old the answer may be: with stale (else 5000) and at-least (else any age)',
+    );
 }
 
-function printKv(kv: KeyValueMessage, form: string): void {
-  if (form === 'json') printJson(kvJson(kv));
-  else console.log(showBytes(kv.value));
+function withTokenFlag(command: Command): Command {
+  return withClientFlags(command).option(
+    '--token <text>',
+    "what the session has seen, from an earlier answer, or 'new': the answer brings the next one",
+  );
+}
+
+function readOf({ level, maxStaleness }: ReadFlags): { level?: number; maxStalenessMs: number } {
+  const maxStalenessMs =
+    maxStaleness === undefined ? 0 : parseInteger('--max-staleness', maxStaleness, 1, intMax);
+  return level === undefined ? { maxStalenessMs } : { level: parseLevel(level), maxStalenessMs };
+}
+
+function tokenOf(flags: TokenFlags): UnderToken {
+  const token = parseToken(flags.token);
+  return token === undefined ? {} : { token };
+}
+
+function tokenJson({ token }: UnderToken): Record<string, string> {
+  return token === undefined ? {} : { token: token.toString() };
+}
+
+/** Not where a script looks for the value. */
+function printToken({ token }: UnderToken): void {
+  if (token !== undefined) console.error(`token: ${token.toString()}`);
 }
 
 function kvJson(kv: KeyValueMessage): Record<string, unknown> {
@@ -77,26 +116,22 @@ function addGet(kv: Command): void {
   addReadFlags(kv.command('get <key>').description('print the value of a key')).action(
     (key: string, flags: ReadFlags) =>
       withClient(flags, async (client) => {
-        const reply = await client.get({
-          key: bytes(key),
-          level: parseLevel(flags.level),
-          maxStalenessMs: parseInteger('--max-staleness', flags.maxStaleness, 1, intMax),
-        });
-        if (reply.kv) {
-          printKv(reply.kv, flags.output);
-          return;
+        const session = tokenOf(flags);
+        const { kv: found } = await client.get({ key: bytes(key), ...readOf(flags) }, session);
+        if (flags.output === 'json') {
+          printJson({ ...(found ? kvJson(found) : { key, found: false }), ...tokenJson(session) });
+        } else {
+          if (found) console.log(showBytes(found.value));
+          else console.error(`no such key: ${key}`);
+          printToken(session);
         }
-        if (flags.output === 'json') printJson({ key, found: false });
-        else console.error(`no such key: ${key}`);
-        process.exitCode = ExitCode.error;
+        if (!found) process.exitCode = ExitCode.error;
       }),
   );
 }
 
 function addPut(kv: Command): void {
-  withClientFlags(
-    kv.command('put <key> [value]').description('write a key (value also from --file)'),
-  )
+  withTokenFlag(kv.command('put <key> [value]').description('write a key (value also from --file)'))
     .option('--ttl <ms>', 'milliseconds until it expires')
     .option('--if-absent', 'only if there is no such key')
     .option('--if-revision <n>', 'only if the key has this revision')
@@ -107,15 +142,16 @@ function addPut(kv: Command): void {
         if ((value === undefined) === (flags.file === undefined)) {
           throw new UsageError('give a value or --file, not both');
         }
-        const reply = await client.put({
+        const session = tokenOf(flags);
+        const put = {
           key: bytes(key),
           value: flags.file === undefined ? bytes(value ?? '') : readFileSync(flags.file),
           ttlMs: parseInteger('--ttl', flags.ttl ?? '0', 0, intMax),
           ifAbsent: flags.ifAbsent ?? false,
           ifRevision: optionalRevision(flags.ifRevision),
           returnPrevious: flags.previous ?? false,
-        });
-        printWritten(reply, flags.output);
+        };
+        printWritten(await client.put(put, session), flags.output, session);
       }),
     );
 }
@@ -130,9 +166,14 @@ interface Written {
   readonly previous?: KeyValueMessage | null | undefined;
 }
 
-function printWritten({ applied, revision, previous }: Written, form: string): void {
+function printWritten(
+  { applied, revision, previous }: Written,
+  form: string,
+  session: UnderToken,
+): void {
   if (form === 'json') {
-    printJson({ applied, revision, ...(previous ? { previous: kvJson(previous) } : {}) });
+    const before = previous ? { previous: kvJson(previous) } : {};
+    printJson({ applied, revision, ...before, ...tokenJson(session) });
   } else if (applied) {
     console.log(`ok, revision ${revision}`);
     if (previous)
@@ -142,39 +183,49 @@ function printWritten({ applied, revision, previous }: Written, form: string): v
       `not applied: the key has revision ${revision}${revision === 0 ? ' (no such key)' : ''}`,
     );
   }
+  if (form === 'table') printToken(session);
   if (!applied) process.exitCode = ExitCode.error;
 }
 
 function addDelete(kv: Command): void {
-  withClientFlags(kv.command('del <key>').description('remove a key'))
+  withTokenFlag(kv.command('del <key>').description('remove a key'))
     .option('--if-revision <n>', 'only if the key has this revision')
     .option('--previous', 'print what was there')
     .action((key: string, flags: PutFlags) =>
       withClient(flags, async (client) => {
-        const reply = await client.delete({
+        const session = tokenOf(flags);
+        const del = {
           key: bytes(key),
           ifRevision: optionalRevision(flags.ifRevision),
           returnPrevious: flags.previous ?? false,
-        });
-        if (flags.output === 'table' && reply.applied && !reply.existed)
+        };
+        const reply = await client.delete(del, session);
+        if (flags.output === 'table' && reply.applied && !reply.existed) {
           console.log('ok, there was no such key');
-        else printWritten(reply, flags.output);
+          printToken(session);
+        } else printWritten(reply, flags.output, session);
       }),
     );
 }
 
 function addIncrement(kv: Command): void {
-  withClientFlags(kv.command('incr <key> [delta]').description('add to a counter (default 1)'))
+  withTokenFlag(kv.command('incr <key> [delta]').description('add to a counter (default 1)'))
     .option('--ttl <ms>', 'milliseconds until a new counter expires')
     .action((key: string, delta: string | undefined, flags: PutFlags) =>
       withClient(flags, async (client) => {
-        const reply = await client.increment({
+        const session = tokenOf(flags);
+        const increment = {
           key: bytes(key),
           delta: parseInteger('delta', delta ?? '1', -intMax, intMax),
           ttlMs: parseInteger('--ttl', flags.ttl ?? '0', 0, intMax),
-        });
-        if (flags.output === 'json') printJson({ value: reply.value, revision: reply.revision });
-        else console.log(String(reply.value));
+        };
+        const { value, revision } = await client.increment(increment, session);
+        if (flags.output === 'json') {
+          printJson({ value, revision, ...tokenJson(session) });
+          return;
+        }
+        console.log(String(value));
+        printToken(session);
       }),
     );
 }
@@ -309,18 +360,20 @@ function addScan(kv: Command): void {
     .action((flags: ScanFlags) =>
       withClient(flags, async (client) => {
         const rows: KeyValueMessage[] = [];
-        for await (const page of client.scan({
+        const session = tokenOf(flags);
+        const scan = {
           prefix: bytes(flags.prefix),
           slot: flags.slot === undefined ? null : parseInteger('--slot', flags.slot, 0, 16_383),
           limit: parseInteger('--limit', flags.limit, 1, intMax),
-          level: parseLevel(flags.level),
-          maxStalenessMs: parseInteger('--max-staleness', flags.maxStaleness, 1, intMax),
+          ...readOf(flags),
           keysOnly: flags.keysOnly ?? false,
-        })) {
+        };
+        for await (const page of client.scan(scan, session)) {
           if (flags.output === 'json') for (const kv of page.kvs ?? []) printJson(kvJson(kv));
           else rows.push(...(page.kvs ?? []));
         }
         if (flags.output === 'table') printRows(rows, flags.keysOnly ?? false);
+        printToken(session);
       }),
     );
 }

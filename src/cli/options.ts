@@ -1,6 +1,6 @@
 /** Options that many commands share, and how their text is read. */
 import type { Command } from 'commander';
-import { QuorateClient } from '../client/index.js';
+import { QuorateClient, SessionToken } from '../client/index.js';
 import { ReadLevel } from '../../proto/messages.js';
 import { parseAddress } from '../config/address.js';
 import { UsageError, type OutputForm } from './output.js';
@@ -68,9 +68,16 @@ export function parseInteger(name: string, text: string, min: number, max: numbe
   return value;
 }
 
+/** `new` begins one; undefined: without a session. */
+export function parseToken(text: string | undefined): SessionToken | undefined {
+  if (text === undefined) return undefined;
+  return text === 'new' ? new SessionToken() : SessionToken.parse(text);
+}
+
 const levels: Readonly<Record<string, number>> = {
   linearizable: ReadLevel.LINEARIZABLE,
   lease: ReadLevel.LEASE,
+  'at-least': ReadLevel.AT_LEAST,
   stale: ReadLevel.STALE,
 };
 

@@ -112,9 +112,9 @@ export class Batcher {
     this.pump();
   };
 
-  private laneOf({ slot, alone, bytes, attempts }: Operation): Lane {
+  private laneOf({ slot, alone, bytes, attempts, anyReplica }: Operation): Lane {
     const { routes, together, alone: unary } = this.options;
-    const endpoint = routes.endpointOf(slot);
+    const endpoint = anyReplica ? routes.nextEndpoint() : routes.endpointOf(slot);
     const redirect = attempts.redirect && slot !== undefined;
     const single = alone || bytes > batchBytesMax;
     const shard = slot === undefined ? undefined : routes.shardOf(slot);

@@ -2,12 +2,14 @@
 import { KvError } from '../errors.js';
 import { stopWatching, watchAbort } from './abort-watch.js';
 import type { SessionBook } from './session-book.js';
+import type { SessionToken } from './session-token.js';
 import { cancelledError } from './wire.js';
 
 export interface CallBounds {
   /** Milliseconds since 1970. */
   readonly deadline: number;
   readonly signal: AbortSignal | undefined;
+  readonly token?: SessionToken | undefined;
 }
 
 export class LogTime {

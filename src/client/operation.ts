@@ -5,11 +5,11 @@ import type {
   OperationResultMessage,
   ReplyHeader,
 } from '../../proto/messages.js';
-import { ReadLevel } from '../../proto/messages.js';
 import { KvError } from '../errors.js';
 import { slotOf, type Slot } from '../router/slot.js';
 import { stopWatching, watchAbort } from './abort-watch.js';
 import { Attempts } from './attempts.js';
+import { isForAnyReplica } from './requests.js';
 import { cancelledError } from './wire.js';
 
 /** Bytes of an operation beside its key and value: session, tags, lengths. */
@@ -31,6 +31,8 @@ export class Operation {
   readonly attempts: Attempts;
   /** Undefined: any node will do. */
   readonly slot: Slot | undefined;
+  /** A read that followers may answer. */
+  readonly anyReplica: boolean;
   /** About as many as it takes in a request. */
   readonly bytes: number;
   readonly isWrite: boolean;
@@ -56,8 +58,8 @@ export class Operation {
     this.deadline = deadline;
     this.isWrite = Boolean(write);
     this.attempts = new Attempts(!write);
-    const anyNode = !(key instanceof Uint8Array) || get?.level === ReadLevel.STALE;
-    this.slot = anyNode ? undefined : slotOf(key);
+    this.anyReplica = isForAnyReplica(get?.level);
+    this.slot = this.anyReplica || !(key instanceof Uint8Array) ? undefined : slotOf(key);
     this.bytes = (key?.byteLength ?? 0) + (put?.value.byteLength ?? 0) + overheadBytes;
     this.returnsValue = !write || isConditional(message);
     this.timer = setTimeout(this.expire, deadline - Date.now());
@@ -113,7 +115,9 @@ function isConditional({ put, delete: del }: OperationMessage): boolean {
 export function ownedResult(result: OperationResultMessage, batch: BatchReply): number {
   const header: ReplyHeader | undefined = batch.header ?? undefined;
   const reply = result.get ?? result.put ?? result.delete ?? result.increment;
-  if (reply && header !== undefined) reply.header = header;
+  const token = reply?.header?.token ?? new Uint8Array();
+  if (reply && header !== undefined)
+    reply.header = token.byteLength > 0 ? { ...header, token: Buffer.from(token) } : header;
   const kv = result.get?.kv ?? result.put?.previous ?? result.delete?.previous;
   if (!kv) return 0;
   // Decoded bytes are views of the whole reply: a short value would keep megabytes alive.

@@ -38,11 +38,19 @@ import { Connections } from './connections.js';
 import { LogTime, type CallBounds } from './log-time.js';
 import { methods } from './methods.js';
 import { Operation } from './operation.js';
-import { checkBytes, checkMessage, slotOfTxn, withSession } from './requests.js';
+import {
+  checkBytes,
+  checkMessage,
+  isForAnyReplica,
+  slotOfTxn,
+  withSession,
+  withToken,
+} from './requests.js';
 import { pause, RetriedCalls } from './retried-calls.js';
 import { Routes } from './routes.js';
 import { asKvError, PipelineSender, UnarySender } from './senders.js';
 import { SessionBook } from './session-book.js';
+import type { SessionToken } from './session-token.js';
 import { callStream, callUnary, cancelledError, detailOfError, type Method } from './wire.js';
 
 /** A stream of pages is cut after an hour, and gone on with from its cursor. */
@@ -71,6 +79,11 @@ export interface OperationOptions {
   readonly timeoutMs?: number;
   /** Ends the waiting. A write that was sent already may still be applied: see `outcome`. */
   readonly signal?: AbortSignal;
+  /**
+   * What the session has seen: goes with the request and takes in what the reply has seen. A read
+   * with a token is one at level AT_LEAST, answered by any replica, if it names no other level.
+   */
+  readonly token?: SessionToken;
 }
 
 type Put = Omit<PutRequest, 'header' | 'session'>;
@@ -124,7 +137,7 @@ export class QuorateClient {
       const put: PutRequest = { ...request, session };
       checkMessage({ put });
       if (this.batching) return replyOf((await this.run({ put }, bounds)).put);
-      return this.calls.call(methods.put, put, { ...bounds, slot: slotOf(put.key) });
+      return this.alone(methods.put, put, bounds);
     });
   }
 
@@ -133,7 +146,7 @@ export class QuorateClient {
       const del: DeleteRequest = { ...request, session };
       checkMessage({ delete: del });
       if (this.batching) return replyOf((await this.run({ delete: del }, bounds)).delete);
-      return this.calls.call(methods.delete, del, { ...bounds, slot: slotOf(del.key) });
+      return this.alone(methods.delete, del, bounds);
     });
   }
 
@@ -142,8 +155,7 @@ export class QuorateClient {
       const increment: IncrementRequest = { ...request, session };
       checkMessage({ increment });
       if (this.batching) return replyOf((await this.run({ increment }, bounds)).increment);
-      const slot = slotOf(increment.key);
-      return this.calls.call(methods.increment, increment, { ...bounds, slot });
+      return this.alone(methods.increment, increment, bounds);
     });
   }
 
@@ -153,7 +165,7 @@ export class QuorateClient {
       this.calls.call(
         methods.txn,
         { ...request, session },
-        { ...bounds, slot: slotOfTxn(request) },
+        { ...bounds, header: bounds.token?.headerOf('none'), slot: slotOfTxn(request) },
       ),
     );
   }
@@ -183,6 +195,8 @@ export class QuorateClient {
   async *scan(request: ScanRequest, options: OperationOptions = {}): AsyncGenerator<ScanReply> {
     // A scan goes on from its cursor; the server takes one beginning, not two.
     const { afterKey, ...unplaced } = request;
+    const { token } = options;
+    const level = request.level ?? ReadLevel.AT_LEAST;
     const slot = typeof request.slot === 'number' ? slotNumber(request.slot) : undefined;
     let { cursor } = request;
     let left = request.limit ?? 0;
@@ -196,6 +210,7 @@ export class QuorateClient {
           limit: left,
           ...(afterKey === undefined || cursor !== request.cursor ? {} : { afterKey }),
           ...(cursor === undefined ? {} : { cursor }),
+          ...(token === undefined ? {} : { level, header: token.headerOf(slot ?? 'all') }),
         };
         const pages = callStream(this.connections.to(endpoint), methods.scan, rest, {
           deadline: Date.now() + scanMsMax,
@@ -206,6 +221,7 @@ export class QuorateClient {
           ({ deadline } = this.boundsOf(options));
           attempts = new Attempts(true);
           cursor = page.cursor ?? cursor;
+          token?.learn(page.header);
           if (left > 0) left = Math.max(0, left - (page.kvs?.length ?? 0));
           yield page;
           if (page.done === true) return;
@@ -290,12 +306,36 @@ export class QuorateClient {
 
   private async read(request: GetRequest, bounds: CallBounds): Promise<GetReply> {
     checkBytes('key', request.key);
-    if (this.batching) return replyOf((await this.run({ get: request }, bounds)).get);
-    const slot = request.level === ReadLevel.STALE ? {} : { slot: slotOf(request.key) };
-    const options = { ...bounds, ...slot, isRead: true };
-    const reply = await this.calls.call(methods.get, request, options);
+    const reply = this.batching
+      ? replyOf((await this.run({ get: request }, bounds)).get)
+      : await this.readAlone(request, bounds);
+    bounds.token?.learn(reply.header);
+    return reply;
+  }
+
+  private async readAlone(request: GetRequest, bounds: CallBounds): Promise<GetReply> {
+    const { token } = bounds;
+    const get = (token && withToken({ get: request }, token).get) ?? request;
+    const anyReplica = isForAnyReplica(get.level);
+    const reply = await this.calls.call(methods.get, get, {
+      ...bounds,
+      anyReplica,
+      slot: anyReplica ? undefined : slotOf(get.key),
+      header: get.header ?? undefined,
+      isRead: true,
+    });
     this.learn(reply.header);
     return reply;
+  }
+
+  /** A write that is a call of its own. */
+  private alone<Q extends { readonly key: Uint8Array }, R extends object>(
+    called: Method<Q, R>,
+    request: Q,
+    bounds: CallBounds,
+  ): Promise<R> {
+    const header = bounds.token?.headerOf('none');
+    return this.calls.call(called, request, { ...bounds, header, slot: slotOf(request.key) });
   }
 
   private async write<R extends WithHeader>(
@@ -308,6 +348,7 @@ export class QuorateClient {
     try {
       const reply = await send(session, bounds);
       this.learn(reply.header);
+      bounds.token?.learn(reply.header);
       return reply;
     } finally {
       this.book.end(session);
@@ -321,7 +362,11 @@ export class QuorateClient {
   ): Promise<OperationResultMessage> {
     const session = operation.get ? undefined : this.book.begin();
     try {
-      return await this.run(session ? withSession(operation, session) : operation, bounds);
+      const message = session ? withSession(operation, session) : operation;
+      const result = await this.run(message, bounds);
+      const { get, put, delete: del, increment } = result;
+      bounds.token?.learn((get ?? put ?? del ?? increment)?.header);
+      return result;
     } catch (error) {
       return { error: detailOfError(asKvError(error)) };
     } finally {
@@ -334,8 +379,8 @@ export class QuorateClient {
       if (bounds.signal?.aborted === true) throw cancelledError('notApplied');
       checkMessage(message);
       const operation = new Operation({
-        message,
         ...bounds,
+        message: bounds.token === undefined ? message : withToken(message, bounds.token),
         done: (error, result) => {
           if (result !== undefined) resolve(result);
           else reject(asKvError(error));
@@ -366,8 +411,8 @@ export class QuorateClient {
     );
   }
 
-  private boundsOf({ timeoutMs = this.timeoutMs, signal }: OperationOptions): CallBounds {
-    return { deadline: Date.now() + Math.min(timeoutMs, timeoutMsMax), signal };
+  private boundsOf({ timeoutMs = this.timeoutMs, signal, token }: OperationOptions): CallBounds {
+    return { deadline: Date.now() + Math.min(timeoutMs, timeoutMsMax), signal, token };
   }
 }
 

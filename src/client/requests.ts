@@ -1,7 +1,13 @@
 /** What the client does with its callers' requests: keys, checks, sessions. */
-import type { OperationMessage, SessionMessage, TxnRequest } from '../../proto/messages.js';
+import {
+  ReadLevel,
+  type OperationMessage,
+  type SessionMessage,
+  type TxnRequest,
+} from '../../proto/messages.js';
 import { KvError } from '../errors.js';
 import { slotOf, type Slot } from '../router/slot.js';
+import type { SessionToken } from './session-token.js';
 
 export function withSession(
   operation: OperationMessage,
@@ -11,6 +17,22 @@ export function withSession(
   if (operation.delete) return { delete: { ...operation.delete, session } };
   if (operation.increment) return { increment: { ...operation.increment, session } };
   return operation;
+}
+
+/** A read with a token and no level of its own is one that the token is for. */
+export function withToken(operation: OperationMessage, token: SessionToken): OperationMessage {
+  const { get, put, delete: del, increment } = operation;
+  const header = token.headerOf(get ? slotOf(get.key) : 'none');
+  if (get) return { get: { ...get, level: get.level ?? ReadLevel.AT_LEAST, header } };
+  if (put) return { put: { ...put, header } };
+  if (del) return { delete: { ...del, header } };
+  if (increment) return { increment: { ...increment, header } };
+  return operation;
+}
+
+/** Followers may answer a read at this level. */
+export function isForAnyReplica(level: number | undefined): boolean {
+  return level === ReadLevel.STALE || level === ReadLevel.AT_LEAST;
 }
 
 /** The first key decides: the server refuses a transaction over several slots. */

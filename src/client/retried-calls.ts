@@ -1,4 +1,5 @@
 /** Unary calls with their retries: whatever does not go in a batch. */
+import type { RequestHeader } from '../../proto/messages.js';
 import type { Slot } from '../router/slot.js';
 import { stopWatching, watchAbort } from './abort-watch.js';
 import { Attempts, attemptMsMax } from './attempts.js';
@@ -14,6 +15,10 @@ export interface RetriedCallOptions {
   /** Its shard's leader is asked first; undefined: any node will do. */
   readonly slot?: Slot | undefined;
   readonly isRead?: boolean;
+  /** Asks each node in its turn. */
+  readonly anyReplica?: boolean;
+  /** What the request's header says beside the routing. */
+  readonly header?: RequestHeader | undefined;
 }
 
 export class RetriedCalls {
@@ -31,17 +36,19 @@ export class RetriedCalls {
   async call<Request extends object, Reply extends object>(
     called: Method<Request, Reply>,
     request: Request,
-    { deadline, signal, slot, isRead = false }: RetriedCallOptions,
+    { deadline, signal, slot, isRead = false, anyReplica = false, header: own }: RetriedCallOptions,
   ): Promise<Reply> {
     const attempts = new Attempts(isRead);
     for (;;) {
-      const endpoint = this.routes.endpointOf(slot);
-      const header = { mapVersion: this.routes.mapVersion, redirect: attempts.redirect };
+      const { routes } = this;
+      const endpoint = anyReplica ? routes.nextEndpoint() : routes.endpointOf(slot);
+      const redirect = attempts.redirect && slot !== undefined;
+      const header = { mapVersion: this.routes.mapVersion, redirect, ...own };
       try {
         const reply = await callUnary(
           this.connections.to(endpoint),
           called,
-          slot === undefined ? request : { ...request, header },
+          slot === undefined && own === undefined ? request : { ...request, header },
           { deadline: Math.min(deadline, Date.now() + attemptMsMax), endpoint, signal },
         );
         this.routes.reached(endpoint);

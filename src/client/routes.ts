@@ -27,6 +27,7 @@ const elsewhere: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 export class Routes {
   private readonly endpoints: readonly string[];
   private current = 0;
+  private turn = 0;
   private readonly avoided = new Map<string, { readonly untilMs: number; readonly ms: number }>();
   /**
    * By shard once the slot map is known, by slot before: at most 16384 addresses. A shard's number
@@ -54,6 +55,16 @@ export class Routes {
       if (!this.avoids(endpoint)) return endpoint;
     }
     return this.endpoints[this.current % this.endpoints.length] ?? '';
+  }
+
+  /** Each node in its turn, for reads that any replica may answer. */
+  nextEndpoint(): string {
+    const { length } = this.endpoints;
+    for (let n = 0; n < length; n++) {
+      const endpoint = this.endpoints[this.turn++ % length] ?? '';
+      if (!this.avoids(endpoint)) return endpoint;
+    }
+    return this.endpointOf(undefined);
   }
 
   /** Undefined until the slot map is known. */
