@@ -42,9 +42,8 @@ import {
   type Foundations,
 } from './foundations.js';
 import type { HostedGroup } from './group/host.js';
-import { MetaMachine, type MetaResult } from './meta/meta-machine.js';
 import type { Issued } from './meta/commands.js';
-import { shardRecordOf, type Topology } from './meta/topology.js';
+import { metadataGroup, shardRecordOf, type Topology } from './meta/topology.js';
 import { DiskSpace } from './observe/disk-space.js';
 import { LoopDelayMeter } from './observe/loop-delay.js';
 import { Metrics } from './observe/metrics.js';
@@ -52,13 +51,11 @@ import type { Slot } from './router/slot.js';
 import { startOf } from './shard/scan-cursor.js';
 
 const MiB = 1024 * 1024;
-const metadataGroup = groupId(0);
 const handOverMs = 2000;
 const drainMs = 1000;
 
 interface Parts {
-  /** Undefined on a node that has no replica of the metadata group. */
-  readonly metadata: Metadata | undefined;
+  readonly metadata: Metadata;
   readonly shards: LocalShards;
   readonly view: ClusterView;
   readonly disk: DiskSpace;
@@ -70,7 +67,7 @@ export class QuorateNode {
   private readonly options: NodeOptions;
   private readonly foundations: Foundations;
   private readonly door: MetadataDoor;
-  private readonly metadata: Metadata | undefined;
+  private readonly metadata: Metadata;
   private readonly shards: LocalShards;
   private readonly view: ClusterView;
   private readonly disk: DiskSpace;
@@ -103,17 +100,6 @@ export class QuorateNode {
     const { config, log, clock, onFatal } = options;
     const foundations = await layFoundations(options);
     const { node: own, host, engine, raftLog, transport } = foundations;
-    const shards = new LocalShards({
-      node: own,
-      host,
-      engine,
-      clock,
-      log,
-      onFatal,
-      isConnected: (node) => transport.peers().some((peer) => peer.node === node && peer.connected),
-    });
-    // Before the topology is known: a restarted node votes and serves with what it had.
-    await shards.recover(raftLog.recovered.filter(({ group }) => group !== metadataGroup));
     const view = new ClusterView();
     const onTopology = (topology: Topology): void => {
       if (topology.version <= view.version) return;
@@ -122,9 +108,26 @@ export class QuorateNode {
       shards.follow(topology);
       writeTopologyCache(config.dataDirectory, topology);
     };
-    // A node that has joined has no replica of the metadata group: it is told by others.
-    const joined = config.join.length > 0;
-    const metadata = joined ? undefined : await openMetadata(options, foundations, onTopology);
+    const addressOf = (node: number): string => clientAddressOf(node, { view, config }) ?? '';
+    const metadata = new Metadata({ host, engine, addressOf, onTopology });
+    const shards = new LocalShards({
+      node: own,
+      host,
+      engine,
+      clock,
+      log,
+      onFatal,
+      isConnected: (node) => transport.peers().some((peer) => peer.node === node && peer.connected),
+      metadata,
+    });
+    // Before the topology is known: a restarted node votes and serves with what it had.
+    await shards.recover(raftLog.recovered);
+    // The first nodes are the metadata group's first voters; who joins is given a replica, or none.
+    const founders = config.initialCluster.map(({ node }) => ({
+      replica: replicaId(node),
+      node: nodeId(node),
+    }));
+    if (config.join.length === 0) await shards.found(replicaId(own), founders);
     if (foundations.topology !== undefined) onTopology(foundations.topology);
     const disk = await DiskSpace.open({
       directory: config.dataDirectory,
@@ -143,8 +146,10 @@ export class QuorateNode {
       },
     });
     const node = new QuorateNode(options, foundations, { metadata, shards, view, disk });
-    if (metadata !== undefined) node.lead(metadata);
-    if (joined) node.feed = new TopologyFeed(clock, { view, link: foundations.link, onTopology });
+    node.lead(metadata);
+    const isInformed = (): boolean => metadata.isInformed;
+    const { link } = foundations;
+    node.feed = new TopologyFeed(clock, { view, link, onTopology, isInformed });
     await node.serve();
     return node;
   }
@@ -252,10 +257,10 @@ export class QuorateNode {
 
   /** The members of a shard as its leader says, here or elsewhere; undefined when nobody says. */
   private async shardReport(id: GroupId): Promise<ShardReport | undefined> {
-    const record = shardRecordOf(this.view.topology, id);
-    if (record === undefined) return undefined;
     const local = this.foundations.host.allGroups().find((group) => group.id === id);
     if (local?.isLeader === true) return reportOf(this.groupStatus(local));
+    const record = shardRecordOf(this.view.topology, id);
+    if (record === undefined) return undefined;
     const remote = this.view.remote(record);
     const node = local?.leaderNode ?? remote.bestNode;
     const address = node === undefined ? undefined : this.clientAddressOf(node);
@@ -405,10 +410,7 @@ export class QuorateNode {
   }
 
   private clientAddressOf(node: number): string | undefined {
-    const address = this.view.clientAddressOf(node);
-    if (address !== undefined) return address;
-    const member = this.options.config.initialCluster.find((each) => each.node === node);
-    return member === undefined ? undefined : formatAddress(member.client);
+    return clientAddressOf(node, { view: this.view, config: this.options.config });
   }
 
   private adminGroups(): readonly AdminGroup[] {
@@ -435,7 +437,7 @@ export class QuorateNode {
   }
 
   private takeHash(id: GroupId): Promise<number> {
-    if (id === metadataGroup && this.metadata !== undefined) return this.metadata.takeHash();
+    if (id === metadataGroup) return this.metadata.takeHash();
     return new Promise((resolve, reject) => {
       const local = this.shards.get(id);
       if (local === undefined) throw new Error(`group ${id} has no replica here any more`);
@@ -530,35 +532,19 @@ function limitsOf(config: Config): ApiLimits {
   return { ...defaultLimits, keyBytesMax, valueBytesMax, requestBytesMax, batchLengthMax };
 }
 
-/** The metadata group of the first nodes: all of them are its voters. */
-async function openMetadata(
-  { config }: NodeOptions,
-  { host, engine }: Foundations,
-  onTopology: (topology: Topology) => void,
-): Promise<Metadata> {
-  let machine: MetaMachine | undefined;
-  const group = await host.addGroup<MetaResult>({
-    id: metadataGroup,
-    replica: replicaId(config.nodeId),
-    firstMembers: config.initialCluster.map(({ node }) => ({
-      id: replicaId(node),
-      node: nodeId(node),
-    })),
-    createMachine: (prefix) => {
-      machine = new MetaMachine(engine, prefix);
-      machine.onTopology = onTopology;
-      return machine;
-    },
-  });
-  if (machine === undefined) throw new Error('the metadata group was opened without its machine');
-  return new Metadata(group, (node) => {
-    const member = config.initialCluster.find((each) => each.node === node);
-    return member === undefined ? '' : formatAddress(member.client);
-  });
+function clientAddressOf(
+  node: number,
+  { view, config }: { readonly view: ClusterView; readonly config: Config },
+): string | undefined {
+  const address = view.clientAddressOf(node);
+  if (address !== undefined) return address;
+  const member = config.initialCluster.find((each) => each.node === node);
+  return member === undefined ? undefined : formatAddress(member.client);
 }
 
 function reportOf(status: GroupStatusMessage): ShardReport | undefined {
-  if (!status.membershipCommitted) return undefined;
+  // Of the metadata group this node leads it: whatever it decides comes after that in the same log.
+  if (!status.membershipCommitted && status.groupId !== metadataGroup) return undefined;
   return {
     voters: status.voterReplicas.map(replicaId),
     learners: status.learnerReplicas.map(replicaId),

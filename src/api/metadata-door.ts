@@ -13,8 +13,7 @@ import type { NodeLink } from './node-link.js';
 import { toKvError } from './status.js';
 
 export interface MetadataDoorOptions {
-  /** Undefined on a node that has no replica of the metadata group. */
-  readonly metadata: Metadata | undefined;
+  readonly metadata: Metadata;
   readonly view: ClusterView;
   readonly link: NodeLink;
   readonly clock: Clock;
@@ -56,7 +55,7 @@ export class MetadataDoor {
     const deadline = clock.monotonicMs() + patienceMs;
     for (let turn = 0; ; turn++) {
       try {
-        if (metadata?.isLeader === true) {
+        if (metadata.isLeader) {
           const { version, changed, issued } = await metadata.run(command, request.ifVersion);
           return { version, changed, issued: JSON.stringify(issued) };
         }
@@ -79,7 +78,7 @@ export class MetadataDoor {
   /** Client addresses of the nodes with the metadata group, its leader first as far as known. */
   private addresses(): readonly string[] {
     const { metadata, view } = this.options;
-    const leader = metadata?.leaderNode;
+    const leader = metadata.leaderNode;
     const nodes = view.topology.metadata.map(({ node }) => node);
     const sorted = leader === undefined ? nodes : [leader, ...nodes.filter((n) => n !== leader)];
     return sorted.map((node) => view.clientAddressOf(node)).filter((each) => each !== undefined);

@@ -1,6 +1,6 @@
 /**
- * The topology for a node that has no replica of the metadata group: asked for again and again at
- * those that may know better, one after the other.
+ * The topology for a node whose replica of the metadata group does not hear of it, or that has none:
+ * asked for again and again at those that may know better, one after the other.
  */
 import type { ClusterView } from '../cluster/cluster-view.js';
 import type { Topology } from '../meta/topology.js';
@@ -17,12 +17,14 @@ export class TopologyFeed {
     readonly view: ClusterView;
     readonly link: NodeLink;
     readonly onTopology: (topology: Topology) => void;
+    /** Nobody has to be asked. */
+    readonly isInformed: () => boolean;
   };
 
   constructor(clock: Clock, options: TopologyFeed['options']) {
     this.options = options;
     this.stop = clock.every(everyMs, () => {
-      if (!this.asking) void this.ask();
+      if (!this.asking && !options.isInformed()) void this.ask();
     });
   }
 

@@ -10,7 +10,7 @@ import type { Log } from '../observe/log.js';
 import type { ClusterView } from './cluster-view.js';
 import {
   decide,
-  shardsInQuestion,
+  groupsInQuestion,
   type ShardReport,
   type Sight,
   type Surroundings,
@@ -37,8 +37,8 @@ export interface ControllerOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly isConnected: (node: NodeId) => boolean;
-  /** The committed members of a shard, by its leader; undefined when nobody says. */
-  readonly report: (shard: GroupId) => Promise<ShardReport | undefined>;
+  /** The members of a group, by its leader; undefined when nobody says. */
+  readonly report: (group: GroupId) => Promise<ShardReport | undefined>;
 }
 
 export class Controller {
@@ -122,7 +122,7 @@ export class Controller {
     if (surroundings === undefined) return;
     // Commands of one round carry one time: so it is seen which of them has been tried.
     const wallMs = Math.floor(clock.wallMs());
-    const reports = await this.reportsOf(shardsInQuestion(surroundings));
+    const reports = await this.reportsOf(groupsInQuestion(surroundings));
     const tried = new Set<string>();
     while (tried.size < commandsPerRoundMax) {
       // Meanwhile leadership, connections and the topology may have changed: it is decided again.
@@ -150,29 +150,29 @@ export class Controller {
   }
 
   /** Of those who answer in time. */
-  private reportsOf(shards: readonly GroupId[]): Promise<ReadonlyMap<GroupId, ShardReport>> {
+  private reportsOf(groups: readonly GroupId[]): Promise<ReadonlyMap<GroupId, ShardReport>> {
     const { clock, report } = this.options;
     const reports = new Map<GroupId, ShardReport>();
-    if (shards.length === 0) return Promise.resolve(reports);
+    if (groups.length === 0) return Promise.resolve(reports);
     return new Promise((resolve) => {
-      let waitingFor = shards.length;
+      let waitingFor = groups.length;
       const finish = (): void => {
         cancel();
         resolve(new Map(reports));
       };
       const cancel = clock.after(reportsWithinMs, finish);
-      const took = (shard: GroupId, answer: ShardReport | undefined): void => {
-        if (answer !== undefined) reports.set(shard, answer);
+      const took = (group: GroupId, answer: ShardReport | undefined): void => {
+        if (answer !== undefined) reports.set(group, answer);
         if (--waitingFor === 0) finish();
       };
-      for (const shard of shards)
-        report(shard).then(
+      for (const group of groups)
+        report(group).then(
           (answer) => {
-            took(shard, answer);
+            took(group, answer);
           },
           (error: unknown) => {
-            this.complain({ shard }, `shard ${shard} was not asked: ${textOf(error)}`);
-            took(shard, undefined);
+            this.complain({ group }, `group ${group} was not asked: ${textOf(error)}`);
+            took(group, undefined);
           },
         );
     });
@@ -212,6 +212,8 @@ function sentenceOf(command: MetaCommand): string {
       return `the replica of shard ${command.shard} on node ${command.from} moves to node ${command.to}`;
     case 'addReplica':
       return `shard ${command.shard} gets one more replica, on node ${command.node}`;
+    case 'setMetadata':
+      return `the metadata group moves to nodes ${command.nodes.join(', ')}`;
     case 'endOperation':
       return `operation ${command.id} is ${command.state}: ${command.progress}`;
     default:

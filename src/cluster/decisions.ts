@@ -15,6 +15,7 @@ import { runningDrain } from '../meta/operations.js';
 import { placeReplacement } from '../meta/placement.js';
 import {
   hostOf,
+  metadataGroup,
   nodeOf,
   presentReplicas,
   replacementOf,
@@ -26,6 +27,7 @@ import {
   type ShardRecord,
   type Topology,
 } from '../meta/topology.js';
+import { nextMetadata, type MetadataSurroundings } from './metadata-members.js';
 
 /** Whether this node has a connection to another one; itself counts as connected. */
 export type Sight =
@@ -67,14 +69,24 @@ export function decide(situation: Situation): readonly MetaCommand[] {
   startReplacements(plan, 'lost');
   startAdditions(plan);
   startReplacements(plan, 'draining');
+  decideMetadata(plan);
   for (const operation of plan.topology.operations)
     if (operation.state === 'running' && operation.kind === 'drainNode')
       decideDrain(plan, operation);
   return plan.commands;
 }
 
-/** The shards without whose reports nothing could be decided that may have to be: mostly none. */
-export function shardsInQuestion(surroundings: Surroundings): readonly GroupId[] {
+/** The groups without whose reports nothing could be decided that may have to be: mostly none. */
+export function groupsInQuestion(surroundings: Surroundings): readonly GroupId[] {
+  const { operations } = surroundings.topology;
+  const isDraining = operations.some(
+    ({ kind, state }) => kind === 'drainNode' && state === 'running',
+  );
+  const isMetadata = isDraining || wantedMetadata(surroundings) !== undefined;
+  return [...(isMetadata ? [metadataGroup] : []), ...shardsInQuestion(surroundings)];
+}
+
+function shardsInQuestion(surroundings: Surroundings): readonly GroupId[] {
   const { topology } = surroundings;
   const running = runningReplacements(topology);
   const moving = new Set(running.map(({ shard }) => shard));
@@ -356,6 +368,49 @@ function hasFreeHost(topology: Topology, shard: ShardRecord, leaving?: NodeId): 
   );
 }
 
+// ---- the metadata group
+
+function wantedMetadata(surroundings: Surroundings): readonly NodeId[] | undefined {
+  return nextMetadata(metadataSurroundings(surroundings, undefined));
+}
+
+function metadataSurroundings(
+  surroundings: Surroundings,
+  report: ShardReport | undefined,
+): MetadataSurroundings {
+  const { topology, seen } = surroundings;
+  const voters = topology.metadata.filter(({ replica }) => report?.voters.includes(replica));
+  return {
+    topology,
+    isConnected: (node) => seen.get(node)?.connected === true,
+    isLeaving: (node) => node.state === 'draining' || isLost(surroundings, node),
+    isVoter: (id) => report === undefined || voters.some(({ node }) => node === id),
+  };
+}
+
+/** One change at a time: all that are named vote, but for those who leave before they could. */
+function decideMetadata(plan: Plan): void {
+  const { situation, topology } = plan;
+  const report = situation.reports.get(metadataGroup);
+  if (report === undefined || repairsMaxOf(topology) === 0) return;
+  const surroundings = metadataSurroundings({ ...situation, topology }, report);
+  const pending = topology.nodes.filter(
+    ({ id }) => topology.metadata.some(({ node }) => node === id) && !surroundings.isVoter(id),
+  );
+  const mayMove =
+    pending.length > 0
+      ? pending.every(surroundings.isLeaving)
+      : !hasStrangers({ replicas: topology.metadata }, report);
+  const nodes = mayMove ? nextMetadata(surroundings) : undefined;
+  if (nodes !== undefined) plan.run({ kind: 'setMetadata', nodes });
+}
+
+/** False also when it was not asked about. */
+function metadataIsMoving({ situation, topology }: Plan): boolean {
+  const report = situation.reports.get(metadataGroup);
+  return report !== undefined && !isSettled({ replicas: topology.metadata }, report);
+}
+
 // ---- drains
 
 function decideDrain(plan: Plan, { id, node }: OperationRecord): void {
@@ -364,15 +419,15 @@ function decideDrain(plan: Plan, { id, node }: OperationRecord): void {
     presentReplicas(topology, shard).some((each) => each.node === node),
   );
   const hasMetadata = topology.metadata.some((each) => each.node === node);
-  if (left.length === 0 && !hasMetadata) {
+  const isMoving = metadataIsMoving(plan);
+  if (left.length === 0 && !hasMetadata && !isMoving) {
     plan.end(id, 'done', 'no replicas are left on it: it may be removed');
     return;
   }
   const parts = [
     ...(left.length === 0 ? [] : [leftOf(plan, node, left)]),
-    ...(hasMetadata
-      ? ['it has a replica of the metadata group: choose other nodes with setMetadata']
-      : []),
+    ...(hasMetadata ? ['its replica of the metadata group waits for a node of another host'] : []),
+    ...(!hasMetadata && isMoving ? ['its replica of the metadata group is moving'] : []),
   ];
   plan.end(id, 'running', parts.join('; '));
 }
@@ -391,7 +446,7 @@ function leftOf(plan: Plan, node: NodeId, left: readonly ShardRecord[]): string 
 // ---- what is asked of shards
 
 /** The members are those that the topology names, all of them voters. */
-function isSettled(shard: ShardRecord, report: ShardReport): boolean {
+function isSettled(shard: Pick<ShardRecord, 'replicas'>, report: ShardReport): boolean {
   return (
     !hasStrangers(shard, report) &&
     shard.replicas.every(({ replica }) => report.voters.includes(replica))
@@ -399,7 +454,10 @@ function isSettled(shard: ShardRecord, report: ShardReport): boolean {
 }
 
 /** A member that the topology does not name: it is on its way out, or the report is old. */
-function hasStrangers({ replicas }: ShardRecord, { voters, learners }: ShardReport): boolean {
+function hasStrangers(
+  { replicas }: Pick<ShardRecord, 'replicas'>,
+  { voters, learners }: ShardReport,
+): boolean {
   const isNamed = (id: ReplicaId): boolean => replicas.some(({ replica }) => replica === id);
   return !voters.every(isNamed) || !learners.every(isNamed);
 }

@@ -1,6 +1,7 @@
 /**
- * The shards of which this node has a replica: opened again after a restart, created and removed as
- * the topology says, brought to the members that it names, and led by whom it names first.
+ * The groups of which this node has a replica, shards and perhaps the metadata group: opened again
+ * after a restart, created and removed as the topology says, brought to the members that it names, and
+ * (shards) led by whom it names first.
  *
  * All of this looks at what is and at what should be, again and again: nothing is lost by a crash.
  */
@@ -9,6 +10,7 @@ import type { Engine, RecoveredGroup } from '../../storage/index.js';
 import type { Group } from '../group/group.js';
 import type { Host } from '../group/host.js';
 import {
+  metadataGroup,
   replacementOf,
   shardRecordOf,
   type ReplicaRecord,
@@ -31,7 +33,31 @@ export interface LocalShardsOptions {
   readonly onFatal: (error: Error) => void;
   /** The node has a live connection. */
   readonly isConnected: (node: NodeId) => boolean;
+  readonly metadata: MetadataReplica;
 }
+
+/** A replica of a group, whatever its state machine is. */
+export type LocalReplica = Pick<
+  Group<unknown>,
+  | 'id'
+  | 'replica'
+  | 'isLeader'
+  | 'membership'
+  | 'status'
+  | 'transferLeadership'
+  | 'changeMembership'
+>;
+
+/** This node's replica of the metadata group, while it has one. */
+export interface MetadataReplica {
+  /** Creates it, or opens it again. */
+  open(replica: ReplicaId, founders: readonly ReplicaRecord[]): Promise<LocalReplica>;
+  /** It is about to be removed: nobody is to ask it any more. */
+  drop(): void;
+}
+
+/** Whom a group is to consist of. */
+type GroupRecord = Pick<ShardRecord, 'id' | 'replicas' | 'founders'>;
 
 export interface LocalShard {
   readonly id: GroupId;
@@ -57,6 +83,10 @@ const farewellRounds = 10;
 export class LocalShards {
   private readonly options: LocalShardsOptions;
   private readonly shards = new Map<GroupId, LocalShard>();
+  /** Of all groups. */
+  private readonly replicas = new Map<GroupId, LocalReplica>();
+  /** Replicas whose opening is under way: it may bring a topology that names them. */
+  private readonly opening = new Set<GroupId>();
   private topology: Topology | undefined;
   /** Creations and removals happen one after the other. */
   private following: Promise<void> = Promise.resolve();
@@ -91,6 +121,16 @@ export class LocalShards {
     for (const { group, replica } of recovered) await this.open(group, replica, []);
   }
 
+  /**
+   * The metadata group's first replicas, before there is a topology: not on a node that had one before,
+   * which it lost since.
+   */
+  async found(replica: ReplicaId, founders: readonly ReplicaRecord[]): Promise<void> {
+    const { host } = this.options;
+    if (this.replicas.has(metadataGroup) || replica <= host.removedFloor(metadataGroup)) return;
+    await this.open(metadataGroup, replica, founders);
+  }
+
   /** Creates what the topology gives to this node. Whatever fails stops the node. */
   follow(topology: Topology): void {
     this.topology = topology;
@@ -123,50 +163,73 @@ export class LocalShards {
   }
 
   /** Named on this node, and neither here nor removed from here before (rule D01). */
-  private arriving(topology: Topology): readonly { shard: ShardRecord; own: ReplicaRecord }[] {
+  private arriving(topology: Topology): readonly { record: GroupRecord; own: ReplicaRecord }[] {
     const { node, host } = this.options;
-    return topology.shards.flatMap((shard) => {
-      const own = shard.replicas.find((each) => each.node === node);
-      if (own === undefined || this.closed || this.shards.has(shard.id)) return [];
+    return groupRecords(topology).flatMap((record) => {
+      const own = record.replicas.find((each) => each.node === node);
+      const isHere = this.replicas.has(record.id) || this.opening.has(record.id);
+      if (own === undefined || this.closed || isHere) return [];
       // A topology from before the removal: after a restart, an old one may be heard again.
-      return own.replica > host.removedFloor(shard.id) ? [{ shard, own }] : [];
+      return own.replica > host.removedFloor(record.id) ? [{ record, own }] : [];
     });
   }
 
-  private async create({ shard, own }: { shard: ShardRecord; own: ReplicaRecord }): Promise<void> {
+  private async create({
+    record,
+    own,
+  }: {
+    record: GroupRecord;
+    own: ReplicaRecord;
+  }): Promise<void> {
     // A founder's log begins with all founders as voters. Nobody else's does: whoever comes later
     // learns from the leader who the members are.
-    const isFounder = shard.founders.some(({ replica }) => replica === own.replica);
-    await this.open(shard.id, own.replica, isFounder ? shard.founders : []);
+    const isFounder = record.founders.some(({ replica }) => replica === own.replica);
+    await this.open(record.id, own.replica, isFounder ? record.founders : []);
   }
 
   /** Replicas that have no place here any more, and that nobody waits for. */
   private departing(topology: Topology): readonly GroupId[] {
     if (this.closed) return [];
-    return this.all()
-      .filter(({ id, group }) => {
+    return [...this.replicas]
+      .filter(([id, group]) => {
         if (!isUnnamed(topology, id, group.replica) || group.isLeader) return false;
         const { membership } = group.status().membership;
         const looks = this.unnamed.get(group.replica) ?? 0;
         return !isVoter(membership, group.replica) || looks >= farewellRounds;
       })
-      .map(({ id }) => id);
+      .map(([id]) => id);
   }
 
   private async remove(id: GroupId): Promise<void> {
-    const local = this.shards.get(id);
-    if (local === undefined) return;
+    const group = this.replicas.get(id);
+    if (group === undefined) return;
+    this.replicas.delete(id);
+    this.unnamed.delete(group.replica);
+    if (id === metadataGroup) this.options.metadata.drop();
+    this.shards.get(id)?.shard.close();
     this.shards.delete(id);
-    this.unnamed.delete(local.group.replica);
-    local.shard.close();
     await this.options.host.removeGroup(id);
   }
 
   private async open(
     id: GroupId,
     replica: ReplicaId,
-    founders: ShardRecord['founders'],
+    founders: readonly ReplicaRecord[],
   ): Promise<void> {
+    this.opening.add(id);
+    const group =
+      id === metadataGroup
+        ? await this.options.metadata.open(replica, founders)
+        : await this.openShard(id, replica, founders);
+    this.opening.delete(id);
+    this.replicas.set(id, group);
+  }
+
+  private async openShard(
+    id: GroupId,
+    replica: ReplicaId,
+    founders: readonly ReplicaRecord[],
+  ): Promise<LocalReplica> {
     const { host, engine, clock, log, onFatal } = this.options;
     let machine: ShardMachine | undefined;
     const group = await host.addGroup<CommandResult>({
@@ -180,6 +243,7 @@ export class LocalShards {
       this.topology === undefined ? undefined : shardRecordOf(this.topology, id)?.birthSlots;
     const shard = new Shard({ group, machine, clock, log, onFatal, birthSlots });
     this.shards.set(id, { id, group, shard });
+    return group;
   }
 
   // ---- members, and who leads
@@ -187,19 +251,20 @@ export class LocalShards {
   private keep(): void {
     const { topology } = this;
     if (topology === undefined) return;
-    for (const { id, group } of this.shards.values()) {
-      if (isUnnamed(topology, id, group.replica))
+    for (const group of this.replicas.values())
+      if (isUnnamed(topology, group.id, group.replica))
         this.unnamed.set(group.replica, (this.unnamed.get(group.replica) ?? 0) + 1);
-      const record = shardRecordOf(topology, id);
-      if (record !== undefined && group.isLeader) this.keepMembers(group, record, topology);
+    for (const record of groupRecords(topology)) {
+      const group = this.replicas.get(record.id);
+      if (group?.isLeader === true) this.keepMembers(group, record, topology);
     }
     if (this.departing(topology).length > 0 || this.arriving(topology).length > 0)
       this.align(topology);
   }
 
   private keepMembers(
-    group: Group<CommandResult>,
-    { id, replicas }: ShardRecord,
+    group: LocalReplica,
+    { id, replicas }: GroupRecord,
     topology: Topology,
   ): void {
     if (isSettled(group.membership.membership, replicas)) return;
@@ -213,7 +278,7 @@ export class LocalShards {
       const fields = { group: id, add: addLearners.map((member) => member.id), remove };
       group.changeMembership(step.change, (outcome) => {
         // Whatever became of it, the next look sees what is.
-        log('info', { ...fields, outcome: outcome.kind }, 'changed the members of a shard');
+        log('info', { ...fields, outcome: outcome.kind }, 'changed the members of a group');
       });
     }
   }
@@ -233,12 +298,18 @@ export class LocalShards {
   }
 }
 
+/** Nobody founds a replica of the metadata group by the topology: its founders made the topology. */
+function groupRecords({ metadata, shards }: Topology): readonly GroupRecord[] {
+  return [{ id: metadataGroup, replicas: metadata, founders: [] }, ...shards];
+}
+
 /**
  * The topology has no place for the replica, neither as a member nor as one that is being replaced.
  * Not so when it does not know the id yet: then it is older than the replica.
  */
 function isUnnamed(topology: Topology, id: GroupId, replica: ReplicaId): boolean {
   if (replica >= topology.next.replica) return false;
-  const isNamed = shardRecordOf(topology, id)?.replicas.some((each) => each.replica === replica);
+  const named = id === metadataGroup ? topology.metadata : shardRecordOf(topology, id)?.replicas;
+  const isNamed = named?.some((each) => each.replica === replica);
   return isNamed !== true && replacementOf(topology, id)?.from.replica !== replica;
 }

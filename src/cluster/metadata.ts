@@ -1,33 +1,78 @@
-/** The metadata group as a service: commands in, their outcome or an error that says what to do. */
+/**
+ * The metadata group as a service: commands in, their outcome or an error that says what to do. The
+ * node's replica of the group comes and goes as the topology says; without one, somebody else leads.
+ */
+import type { LogIndex, ReplicaId } from '../../raft/index.js';
+import type { Engine } from '../../storage/index.js';
 import { KvError } from '../errors.js';
-import type { LogIndex } from '../../raft/index.js';
 import type { Group, ProposeOutcome } from '../group/group.js';
-import { encodeMetaCommand, type MetaCommand, type MetaResult } from '../meta/meta-machine.js';
+import type { Host } from '../group/host.js';
+import {
+  encodeMetaCommand,
+  MetaMachine,
+  type MetaCommand,
+  type MetaResult,
+} from '../meta/meta-machine.js';
+import { metadataGroup, type ReplicaRecord, type Topology } from '../meta/topology.js';
+import type { LocalReplica, MetadataReplica } from './local-shards.js';
 
 type Done = Extract<MetaResult, { kind: 'done' }>;
 type AppliedCommand = Extract<ProposeOutcome<MetaResult>, { kind: 'applied' }>;
 
-export class Metadata {
-  private readonly group: Group<MetaResult>;
-  private readonly addressOf: (node: number) => string;
+export interface MetadataOptions {
+  readonly host: Host;
+  readonly engine: Engine;
+  /** Client address of a node; empty when it is not known. */
+  readonly addressOf: (node: number) => string;
+  /** Told of each new topology that this node's replica has applied. */
+  readonly onTopology: (topology: Topology) => void;
+}
 
-  constructor(group: Group<MetaResult>, addressOf: (node: number) => string) {
+export class Metadata implements MetadataReplica {
+  private readonly options: MetadataOptions;
+  private group: Group<MetaResult> | undefined;
+
+  constructor(options: MetadataOptions) {
+    this.options = options;
+  }
+
+  async open(replica: ReplicaId, founders: readonly ReplicaRecord[]): Promise<LocalReplica> {
+    const { host, engine, onTopology } = this.options;
+    const group = await host.addGroup<MetaResult>({
+      id: metadataGroup,
+      replica,
+      firstMembers: founders.map((founder) => ({ id: founder.replica, node: founder.node })),
+      createMachine: (prefix) => {
+        const machine = new MetaMachine(engine, prefix);
+        machine.onTopology = onTopology;
+        return machine;
+      },
+    });
     this.group = group;
-    this.addressOf = addressOf;
+    return group;
+  }
+
+  drop(): void {
+    this.group = undefined;
+  }
+
+  /** This node's replica hears from the group, and so of every change; otherwise others must tell. */
+  get isInformed(): boolean {
+    return this.group?.leaderNode !== undefined;
   }
 
   get isLeader(): boolean {
-    return this.group.isLeader;
+    return this.group?.isLeader === true;
   }
 
-  /** The node that leads it, as far as this replica knows. */
+  /** The node that leads it, as far as a replica of this node knows. */
   get leaderNode(): number | undefined {
-    return this.group.leaderNode;
+    return this.group?.leaderNode;
   }
 
   /**
-   * Resolves when the command is applied; `ifVersion`: only at this version of the topology, 0: at any. Rejects with KvError: KV_NOT_LEADER with the leader's address,
-   * KV_INVALID for a refusal (nothing was changed), KV_UNKNOWN_OUTCOME when leadership was lost.
+   * Resolves when the command is applied; `ifVersion`: only at this version of the topology, 0: at any.
+   * Rejects with KvError: KV_NOT_LEADER with the leader's address, KV_INVALID for a refusal (nothing was changed), KV_UNKNOWN_OUTCOME when leadership was lost.
    */
   async run(command: MetaCommand, ifVersion = 0): Promise<Done> {
     const { result } = await this.propose(command, ifVersion);
@@ -44,7 +89,7 @@ export class Metadata {
   private propose(command: MetaCommand, ifVersion: number): Promise<AppliedCommand> {
     return new Promise((resolve, reject) => {
       const { group } = this;
-      if (!group.isLeader) {
+      if (group?.isLeader !== true) {
         reject(this.notLeader());
         return;
       }
@@ -53,15 +98,7 @@ export class Metadata {
         if (outcome.kind === 'applied') {
           resolve(outcome);
         } else if (outcome.kind === 'unknown') {
-          reject(
-            new KvError(
-              'leadership of the metadata group was lost meanwhile: look, then try again',
-              {
-                code: 'KV_UNKNOWN_OUTCOME',
-                outcome: 'unknown',
-              },
-            ),
-          );
+          reject(leadershipLost());
         } else {
           reject(this.notLeader());
         }
@@ -70,18 +107,25 @@ export class Metadata {
   }
 
   private notLeader(): KvError {
-    const leaderNode = this.group.leaderNode ?? 0;
+    const leaderNode = this.leaderNode ?? 0;
     if (leaderNode === 0) {
-      return new KvError('the metadata group has no leader just now: try again', {
+      return new KvError('the metadata group has no leader that this node knows: try again', {
         code: 'KV_UNAVAILABLE',
         outcome: 'notApplied',
         retryAfterMs: 200,
       });
     }
-    const leaderAddress = this.addressOf(leaderNode);
+    const leaderAddress = this.options.addressOf(leaderNode);
     return new KvError(
       `this node does not lead the metadata group: ask node ${leaderNode} at ${leaderAddress}`,
       { code: 'KV_NOT_LEADER', outcome: 'notApplied', leaderNode, leaderAddress },
     );
   }
+}
+
+function leadershipLost(): KvError {
+  return new KvError('leadership of the metadata group was lost meanwhile: look, then try again', {
+    code: 'KV_UNKNOWN_OUTCOME',
+    outcome: 'unknown',
+  });
 }

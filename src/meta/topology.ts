@@ -2,7 +2,7 @@
  * The cluster as its metadata group knows it: a plain, frozen value with a version. Everybody else
  * holds a copy that may be old; nothing is decided by a copy.
  */
-import type { GroupId, NodeId, ReplicaId } from '../../raft/index.js';
+import { groupId, type GroupId, type NodeId, type ReplicaId } from '../../raft/index.js';
 import type { SlotMap, SlotRange } from './slot-map.js';
 
 /** `suspect` and `down`: its connections are gone, for short or long. `draining`: its replicas leave. */
@@ -99,6 +99,9 @@ export interface Topology {
     readonly operation: number;
   };
 }
+
+/** The Raft group that keeps the topology; shards have the ids from 1 on. */
+export const metadataGroup: GroupId = groupId(0);
 
 /** Before `cluster init`. */
 export const noCluster: Topology = {

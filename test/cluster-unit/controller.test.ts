@@ -74,7 +74,8 @@ class Stage {
   }
 
   private said(shard: number): ShardReport {
-    const replicas = shardRecordOf(this.topology, shard)?.replicas ?? [];
+    const { metadata } = this.topology;
+    const replicas = shard === 0 ? metadata : (shardRecordOf(this.topology, shard)?.replicas ?? []);
     return { voters: replicas.map(({ replica }) => replica), learners: [] };
   }
 
@@ -121,6 +122,7 @@ describe('the controller of the cluster', () => {
         'setNodeState',
         'setNodeState',
         'replaceReplica',
+        'setMetadata',
         'endOperation',
       ]);
       const nodes = shardRecordOf(stage.topology, 1)?.replicas.map(({ node }) => node);
@@ -131,7 +133,8 @@ describe('the controller of the cluster', () => {
         'node 2 is down',
         'the replica of shard 1 on node 2 moves to node 4',
       ]);
-      expect(infos.length).to.equal(4);
+      expect(infos[3]?.message).to.equal('the metadata group moves to nodes 1, 4, 3');
+      expect(infos.length).to.equal(5);
     }));
 
   it('D06: counts from the moment on which it leads', () =>
@@ -220,14 +223,17 @@ describe('the controller of the cluster', () => {
       stage.report = () => new Promise(() => undefined);
       stage.clock.jump(1_000);
       await stage.clock.settle();
-      expect(stage.asked).to.deep.equal([1]);
+      expect(stage.asked).to.deep.equal([0, 1]);
       expect(stage.ran).to.deep.equal([]);
       stage.clock.jump(500);
       await stage.clock.settle();
       expect(stage.ran.map(({ kind }) => kind)).to.deep.equal(['endOperation']);
       stage.report = () => Promise.reject(new Error('nobody there'));
       await stage.pass(5);
-      expect(stage.warnings).to.deep.equal(['shard 1 was not asked: nobody there']);
+      expect(stage.warnings).to.deep.equal([
+        'group 0 was not asked: nobody there',
+        'group 1 was not asked: nobody there',
+      ]);
       expect(stage.ran.length).to.equal(1);
     }));
 
@@ -242,7 +248,7 @@ describe('the controller of the cluster', () => {
         return report(shard);
       };
       await stage.pass(5);
-      expect(stage.asked).to.deep.equal([1]);
+      expect(stage.asked).to.deep.equal([0, 1]);
       expect(stage.stateOf(2)).to.equal('up');
       expect(stage.ran.map(({ kind }) => kind)).to.not.include('replaceReplica');
     }));

@@ -6,13 +6,19 @@ import { expect } from 'chai';
 import { replicaId, type GroupId, type NodeId } from '../../raft/index.js';
 import {
   decide,
-  shardsInQuestion,
+  groupsInQuestion,
   type ShardReport,
   type Sight,
   type Situation,
 } from '../../src/cluster/decisions.js';
 import type { MetaCommand } from '../../src/meta/commands.js';
-import { nodeOf, noCluster, type ShardRecord, type Topology } from '../../src/meta/topology.js';
+import {
+  metadataGroup,
+  nodeOf,
+  noCluster,
+  type ShardRecord,
+  type Topology,
+} from '../../src/meta/topology.js';
 import { after, apply, firstNode, initOf } from '../meta/clusters.js';
 import { TopologyCheck } from '../meta/topology-check.js';
 
@@ -42,7 +48,7 @@ class ShardModel {
   readonly history: Members[];
   private readonly caughtUp = new Map<number, number>();
 
-  constructor(record: ShardRecord) {
+  constructor(record: Pick<ShardRecord, 'founders'>) {
     const voters = new Set<number>(record.founders.map(({ replica }) => replica));
     this.history = [{ voters, learners: new Set() }];
   }
@@ -116,12 +122,13 @@ export class DecisionWorld {
     this.topology = after(
       noCluster,
       initOf(nodes, { shards: 5, replication, nowMs: 0 }),
-      { kind: 'setMetadata', nodes: [1] },
+      { kind: 'setMetadata', nodes: [1, 3, 5] },
       { kind: 'setSetting', name: 'suspectAfterMs', value: 2_000 },
       { kind: 'setSetting', name: 'downAfterMs', value: 4_000 },
       { kind: 'setSetting', name: 'replaceAfterMs', value: replaceAfterMs },
     );
     for (const shard of this.topology.shards) this.shards.set(shard.id, new ShardModel(shard));
+    this.shards.set(metadataGroup, new ShardModel({ founders: this.topology.metadata }));
   }
 
   happen(event: WorldEvent): void {
@@ -170,7 +177,17 @@ export class DecisionWorld {
       const wanted = replicas.map(({ replica }) => replica);
       this.shards.get(id)?.step(wanted, next.replica, (each) => this.isLive(each));
     }
-    this.decide();
+    this.stepMetadata();
+    if (majority(this.membersOf(metadataGroup).voters, (each) => this.isLive(each))) this.decide();
+    else this.leadingSinceMs = this.nowMs + tickMs;
+  }
+
+  /** Its leader has the newest topology, and acts as long as there is one. */
+  private stepMetadata(): void {
+    const { metadata, next } = this.topology;
+    for (const { replica, node } of metadata) this.nodeOfReplica.set(replica, node);
+    const wanted = metadata.map(({ replica }) => replica);
+    this.shards.get(metadataGroup)?.step(wanted, next.replica, (each) => this.isLive(each));
   }
 
   /** What must be so in the end, when all nodes are back but those that stay away for ever. */
@@ -186,6 +203,13 @@ export class DecisionWorld {
       expect([...voters], what).to.have.members(replicas.map(({ replica }) => replica));
       expect(learners.size, what).to.equal(0);
     }
+    const { metadata } = this.topology;
+    const nodes = metadata.map(({ node }) => nodeOf(this.topology, node));
+    expect(nodes.map((node) => node?.state)).to.deep.equal(['up', 'up', 'up', 'up', 'up']);
+    expect(new Set(nodes.map((node) => node?.labels['host'])).size, 'hosts').to.equal(5);
+    const { voters, learners } = this.membersOf(metadataGroup);
+    expect([...voters, ...learners]).to.have.members(metadata.map(({ replica }) => replica));
+    expect(learners.size).to.equal(0);
     expect(this.topology.operations.filter(({ state }) => state === 'running')).to.deep.equal([]);
     expect(decide(this.situation()), 'all is done').to.deep.equal([]);
   }
@@ -217,6 +241,7 @@ export class DecisionWorld {
   /** D06: a node that comes back in time costs nothing, and neither does a new leader. */
   private expectReason(command: MetaCommand): void {
     if (command.kind === 'addReplica') this.expectQuorum(command.shard);
+    if (command.kind === 'setMetadata') this.expectSafeMetadata(command.nodes);
     if (command.kind === 'endOperation' && command.state === 'done') this.expectLeft(command.id);
     if (command.kind !== 'replaceReplica') return;
     this.expectQuorum(command.shard);
@@ -228,11 +253,29 @@ export class DecisionWorld {
 
   /** With the operation's end the old replica's node drops it: it must not count any more. */
   private expectLeft(operation: number): void {
-    const { replacement } = this.topology.operations.find(({ id }) => id === operation) ?? {};
-    if (replacement === undefined) return;
+    const { replacement, node } = this.topology.operations.find(({ id }) => id === operation) ?? {};
+    if (replacement === undefined) {
+      const { voters, learners } = this.membersOf(metadataGroup);
+      const nodes = [...voters, ...learners].map((id) => this.nodeOfReplica.get(id));
+      expect(nodes, 'a drained node has no replica of the metadata group').to.not.include(node);
+      return;
+    }
     const { voters, learners } = this.membersOf(replacement.shard);
     expect([...voters, ...learners]).to.not.include(replacement.from.replica);
     expect([...voters]).to.include(replacement.to.replica);
+  }
+
+  /** Only who is lost or drained goes; all others are there, a majority with one voter more. */
+  private expectSafeMetadata(nodes: readonly number[]): void {
+    const present = this.topology.metadata.map(({ node }) => node);
+    for (const node of present) {
+      const awayMs = this.nowMs - (this.stoppedAtMs.get(node) ?? this.nowMs);
+      const isLost = awayMs >= replaceAfterMs || nodeOf(this.topology, node)?.state === 'draining';
+      if (!nodes.includes(node)) expect(isLost, `node ${node} is lost`).to.equal(true);
+      else expect(isLost || this.isUp(node), `node ${node} is there`).to.equal(true);
+    }
+    const live = present.filter((node) => this.isUp(node)).length;
+    expect(2 * (live + 1), 'the metadata group can decide').to.be.greaterThan(present.length + 1);
   }
 
   /** Also with one voter more there is a majority. */
@@ -263,8 +306,15 @@ export class DecisionWorld {
     const { topology, seen, nowMs, leadingSinceMs } = this;
     const surroundings = { topology, seen, nowMs, leadingSinceMs };
     const reports = new Map<GroupId, ShardReport>();
-    for (const id of shardsInQuestion(surroundings)) {
+    for (const id of groupsInQuestion(surroundings)) {
       const { history, members } = this.shardOf(id);
+      if (id === metadataGroup) {
+        reports.set(id, {
+          voters: [...members.voters].map(replicaId),
+          learners: [...members.learners].map(replicaId),
+        });
+        continue;
+      }
       if (!majority(members.voters, (each) => this.isLive(each))) continue;
       const { voters, learners } = history.at(-1 - this.delay) ?? members;
       reports.set(id, {

@@ -111,6 +111,22 @@ const examples: [Happening[], Loss][] = [
     ],
     { kind: 'stop', node: 2, tick: 0 },
   ],
+  // A node went away for good before its replica of the metadata group voted.
+  [
+    [
+      { tick: 64, event: { kind: 'stop', node: 8 } },
+      { tick: 78, event: { kind: 'start', node: 8 } },
+      { tick: 62, event: { kind: 'drain', node: 4 } },
+      { tick: 63, event: { kind: 'undrain', node: 4 } },
+      { tick: 48, event: { kind: 'stop', node: 3 } },
+      { tick: 63, event: { kind: 'start', node: 3 } },
+      { tick: 0, event: { kind: 'drain', node: 2 } },
+      { tick: 1, event: { kind: 'undrain', node: 2 } },
+      { tick: 0, event: { kind: 'stop', node: 1 } },
+      { tick: 1, event: { kind: 'start', node: 1 } },
+    ],
+    { kind: 'stop', node: 8, tick: 0 },
+  ],
 ];
 
 describe('what the metadata leader decides, over time', () => {
@@ -136,6 +152,7 @@ describe('what the metadata leader decides, over time', () => {
       'removeNode',
       'drain',
       'undrain',
+      'setMetadata',
     ])
       expect(happened.get(what) ?? 0, `${what} happened`).to.be.greaterThan(0);
   });
@@ -148,6 +165,8 @@ describe('what the metadata leader decides, over time', () => {
       fc.property(fc.array(short, { minLength: 1, maxLength: 10 }), (outages) => {
         const happened = new Map<string, number>();
         const world = new DecisionWorld(happened);
+        // It has grown to its size before anybody is away.
+        for (let now = 0; now < 40; now++) world.tick();
         happened.clear();
         for (let now = 0; now < 2 * ticksMax; now++) {
           // Each outage has its own node and time; where two touch, the node starts in between.

@@ -10,7 +10,11 @@ import {
   replicaRange,
   type Pair,
 } from '../../storage/index.js';
-import { LocalShards, type LocalShard } from '../../src/cluster/local-shards.js';
+import {
+  LocalShards,
+  type LocalShard,
+  type MetadataReplica,
+} from '../../src/cluster/local-shards.js';
 import { Host } from '../../src/group/host.js';
 import type { MetaCommand } from '../../src/meta/meta-machine.js';
 import { shardRecordOf, type ReplicaRecord, type Topology } from '../../src/meta/topology.js';
@@ -23,6 +27,17 @@ import { randomFrom, SimulatedDisk } from '../storage/raft-log/simulated-disk.js
 import { ManualClock } from '../support/manual-clock.js';
 
 const KiB = 1024;
+
+const noMetadata: MetadataReplica = {
+  open: () => Promise.reject(new Error('there is no metadata group here')),
+  drop: () => undefined,
+};
+
+/** As the topology is, but for the metadata group. */
+function shardsOf(topology: Topology): Topology {
+  return { ...topology, metadata: [] };
+}
+
 export const shardId = groupId(1);
 
 /** What runs while a node is up. */
@@ -77,10 +92,11 @@ export class ShardNode {
     });
     const isConnected = (other: NodeId): boolean =>
       transport.peers().some((peer) => peer.node === other && peer.connected);
-    const options = { node, host, engine, clock, log: silentLog, onFatal, isConnected };
+    const metadata = noMetadata;
+    const options = { node, host, engine, clock, log: silentLog, onFatal, isConnected, metadata };
     const shards = new LocalShards(options);
     await shards.recover(log.recovered);
-    shards.follow(topology);
+    shards.follow(shardsOf(topology));
     await host.start();
     this.running = { host, log, transport, shards };
   }
@@ -188,7 +204,7 @@ export class ShardCluster {
   /** The metadata group decides something, and every node that is up hears of it. */
   change(command: MetaCommand): void {
     this.topology = after(this.topology, command);
-    for (const { running } of this.nodes) running?.shards.follow(this.topology);
+    for (const { running } of this.nodes) running?.shards.follow(shardsOf(this.topology));
   }
 
   /** Another replica takes the place of the one on this node; gives back the two. */
