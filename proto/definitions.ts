@@ -33,7 +33,13 @@ function findProtoFolder(folder: string): string {
 export const protoFolder = findProtoFolder(import.meta.dirname);
 
 /** The files themselves, relative to `protoFolder`. */
-export const protoFiles = ['kv.proto', 'admin.proto', 'peer.proto', 'errors.proto'] as const;
+export const protoFiles = [
+  'kv.proto',
+  'admin.proto',
+  'topology.proto',
+  'peer.proto',
+  'errors.proto',
+] as const;
 
 const noBytes = Buffer.alloc(0);
 
@@ -102,8 +108,8 @@ function methodOf(
   };
 }
 
-/** A service of package quorate.v1 in the form that grpc-js wants. `name`: 'KV', 'Admin'. */
-export function serviceDefinition(name: 'KV' | 'Admin'): ServiceDefinition {
+/** A service of package quorate.v1 in the form that grpc-js wants. */
+export function serviceDefinition(name: 'KV' | 'Admin' | 'Topology'): ServiceDefinition {
   const service = root.lookupService(`quorate.v1.${name}`);
   const methods = service.methodsArray.map((method) => [method.name, methodOf(service, method)]);
   return Object.fromEntries(methods) as ServiceDefinition;

@@ -1,6 +1,6 @@
 /**
- * The shapes of the decoded messages of kv.proto, admin.proto and errors.proto; the .proto files
- * document every field. A test compares these lists with the .proto files, so they cannot drift.
+ * The shapes of the decoded messages of kv.proto, admin.proto, topology.proto and errors.proto; the
+ * .proto files document every field. A test compares these lists with them, so they cannot drift.
  *
  * A message that was decoded has every scalar (the default if it was not sent) and `null` for a
  * message, oneof member or optional field that was not sent; one that is to be encoded may leave
@@ -200,6 +200,8 @@ export interface ErrorDetail {
   retryAfterMs?: number;
   limit?: number;
   size?: number;
+  shardId?: number;
+  slotEpoch?: number;
 }
 
 export interface StatusRequest {
@@ -367,4 +369,22 @@ export interface ReplicaHashReply {
   hash: string;
   keys: number;
   pending: boolean;
+}
+
+export interface WatchRequest {
+  fromVersion?: number;
+  withDocument?: boolean;
+}
+
+export interface WatchEvent {
+  topology?: Optional<TopologyReply>;
+  leaders?: ShardLeader[];
+  version?: number;
+  heartbeatMs?: number;
+}
+
+export interface ShardLeader {
+  shardId: number;
+  nodeId: number;
+  term: number;
 }

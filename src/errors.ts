@@ -44,6 +44,9 @@ export interface KvErrorFields {
   readonly leaderNode?: number;
   readonly leaderAddress?: string;
   readonly mapVersion?: number;
+  /** Who has the slot as far as the one who answered knows, and the epoch of that ownership. */
+  readonly shardId?: number;
+  readonly slotEpoch?: number;
   readonly retryAfterMs?: number;
   readonly limit?: number;
   readonly size?: number;

@@ -1,8 +1,6 @@
 /**
  * Puts a node together, floor by floor, and takes it apart again in the opposite order.
  */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { groupId, nodeId, replicaId, type GroupId } from '../raft/index.js';
 import type {
   GroupStatusMessage,
@@ -14,7 +12,7 @@ import { adminMethods } from './api/admin-service.js';
 import { BatchService, batchPath } from './api/batch-service.js';
 import { ClientListener } from './api/client-listener.js';
 import { Deadlines } from './api/deadlines.js';
-import { Dispatch, type Route } from './api/dispatch.js';
+import { Dispatch, type OwnerHint, type Route } from './api/dispatch.js';
 import { GroupDoor, type AdminGroup } from './api/group-door.js';
 import { GrpcDoor } from './api/grpc-door.js';
 import { createGrpcServer, kvService, type GrpcServer } from './api/grpc-server.js';
@@ -25,6 +23,7 @@ import type { ApiLimits } from './api/limits.js';
 import { defaultLimits } from './api/limits.js';
 import { ScanService, scanPagePath } from './api/scan-service.js';
 import { TopologyFeed } from './api/topology-feed.js';
+import { TopologyService, type KnownLeader } from './api/topology-service.js';
 import { UnaryDoor } from './api/unary-door.js';
 import { ClusterView } from './cluster/cluster-view.js';
 import { Controller } from './cluster/controller.js';
@@ -44,6 +43,7 @@ import {
 import type { HostedGroup } from './group/host.js';
 import type { Issued } from './meta/commands.js';
 import { metadataGroup, shardRecordOf, type Topology } from './meta/topology.js';
+import { packageVersion } from './package-version.js';
 import { DiskSpace } from './observe/disk-space.js';
 import { LoopDelayMeter } from './observe/loop-delay.js';
 import { Metrics } from './observe/metrics.js';
@@ -59,6 +59,8 @@ interface Parts {
   readonly shards: LocalShards;
   readonly view: ClusterView;
   readonly disk: DiskSpace;
+  /** Takes a topology from wherever it came, unless it is older than what is known. */
+  readonly onTopology: (topology: Topology) => void;
 }
 
 export type NodeOptions = FoundationOptions;
@@ -78,7 +80,8 @@ export class QuorateNode {
   private endpoint: HttpEndpoint | undefined;
   private grpc: GrpcServer | undefined;
   private stopHealth: () => void = () => undefined;
-  private feed: TopologyFeed | undefined;
+  private readonly feed: TopologyFeed;
+  private readonly topologies: TopologyService;
   private controller: Controller | undefined;
 
   private constructor(options: NodeOptions, foundations: Foundations, parts: Parts) {
@@ -92,7 +95,30 @@ export class QuorateNode {
     const { link } = foundations;
     this.metadata = metadata;
     this.door = new MetadataDoor({ metadata, view, link, clock: options.clock });
-    this.startedMs = options.clock.monotonicMs();
+    const { clock } = options;
+    this.feed = new TopologyFeed({
+      clock,
+      log: options.log,
+      node: foundations.node,
+      view,
+      link,
+      isInformed: () => metadata.isInformed,
+      onTopology: parts.onTopology,
+    });
+    const onMapVersion = (version: number): void => {
+      this.feed.onMapVersion(version);
+    };
+    this.topologies = new TopologyService({
+      clock,
+      topology: () => view.topology,
+      leaders: () => this.knownLeaders(),
+      onMapVersion,
+      watchersMax: defaultLimits.watchersMax,
+    });
+    view.onUpdate = () => {
+      this.topologies.onTopology();
+    };
+    this.startedMs = clock.monotonicMs();
   }
 
   /** Recovers, joins its groups and begins to serve. Rejects with a message that names the remedy. */
@@ -145,11 +171,9 @@ export class QuorateNode {
         );
       },
     });
-    const node = new QuorateNode(options, foundations, { metadata, shards, view, disk });
+    const parts = { metadata, shards, view, disk, onTopology };
+    const node = new QuorateNode(options, foundations, parts);
     node.lead(metadata);
-    const isInformed = (): boolean => metadata.isInformed;
-    const { link } = foundations;
-    node.feed = new TopologyFeed(clock, { view, link, onTopology, isInformed });
     await node.serve();
     return node;
   }
@@ -158,7 +182,8 @@ export class QuorateNode {
   async close(): Promise<void> {
     const { host, raftLog, engine } = this.foundations;
     this.stopHealth();
-    this.feed?.close();
+    this.feed.close();
+    this.topologies.close();
     this.controller?.close();
     for (const name of this.grpc?.health.names() ?? []) this.grpc?.health.set(name, 'NOT_SERVING');
     // While it hands over, this node goes on answering: requests are forwarded to the next leader.
@@ -186,6 +211,13 @@ export class QuorateNode {
       addressOf: (node) => this.clientAddressOf(node),
       clusterId: config.clusterId,
       mapVersion: () => this.view.version,
+      ownerOf: (slot) => this.ownerOf(slot),
+      onOwner: (slot, owner) => {
+        this.view.learnOwner(slot, owner);
+      },
+      onMapVersion: (version) => {
+        this.feed.onMapVersion(version);
+      },
       diskFull: () => this.disk.full,
     });
     const kv = new KvService({ dispatch, limits });
@@ -204,6 +236,7 @@ export class QuorateNode {
       streamMethods: {
         scan: (request, sink) => scans.scan(request, sink),
         pipeline: (requests, sink) => batches.pipeline(requests, sink),
+        watch: (request, sink) => this.topologies.watch(request, sink),
       },
       adminMethods: adminMethods({
         groups: () => this.adminGroups(),
@@ -280,12 +313,29 @@ export class QuorateNode {
 
   private routeOf(slot: Slot): Route {
     const record = this.view.shardOf(slot);
-    if (record === undefined) return { kind: 'none', error: noClusterYet() };
+    if (record === undefined) return { kind: 'none', error: noShard(this.view.version) };
     const local = this.shards.get(record.id);
     // A replica that is being rebuilt can answer nothing, and another one can.
     if (local !== undefined && !local.group.isRestoring)
       return { kind: 'local', shard: local.shard };
     return { kind: 'remote', shard: this.view.remote(record) };
+  }
+
+  private ownerOf(slot: Slot): OwnerHint | undefined {
+    const owner = this.view.ownerOf(slot);
+    const record = this.view.shardOf(slot);
+    if (owner === undefined) return undefined;
+    const { shard, epoch } = owner;
+    const local = record && this.shards.get(record.id)?.shard;
+    const node = local ? local.leaderNode : record && this.view.remote(record).bestNode;
+    return { shard, epoch, node };
+  }
+
+  private *knownLeaders(): Iterable<KnownLeader> {
+    for (const { id, group } of this.shards.all()) {
+      const { leaderNode: node, term } = group;
+      if (node !== undefined) yield { shard: id, node, term };
+    }
   }
 
   private async initCluster(
@@ -510,23 +560,6 @@ export class QuorateNode {
 
 const noTarget = 0 as ReturnType<typeof replicaId>;
 
-const packageVersion = readVersion();
-
-function readVersion(): string {
-  for (const up of ['..', '../..', '../../..']) {
-    try {
-      const fields: unknown = JSON.parse(
-        readFileSync(join(import.meta.dirname, up, 'package.json'), 'utf8'),
-      );
-      if (typeof fields === 'object' && fields !== null && 'version' in fields)
-        return String(fields.version);
-    } catch {
-      // Not there: one folder further up, in the compiled tree.
-    }
-  }
-  return 'unknown';
-}
-
 function limitsOf(config: Config): ApiLimits {
   const { keyBytesMax, valueBytesMax, requestBytesMax, batchLengthMax } = config;
   return { ...defaultLimits, keyBytesMax, valueBytesMax, requestBytesMax, batchLengthMax };
@@ -551,9 +584,10 @@ function reportOf(status: GroupStatusMessage): ShardReport | undefined {
   };
 }
 
-function noClusterYet(): KvError {
-  return new KvError(
-    'these nodes are no cluster yet: make one of them with quorate cluster init --shards N --replicas N',
-    { code: 'KV_UNAVAILABLE', outcome: 'notApplied', retryAfterMs: 200 },
-  );
+function noShard(mapVersion: number): KvError {
+  const message =
+    mapVersion === 0
+      ? 'these nodes are no cluster yet: make one of them with quorate cluster init --shards N --replicas N'
+      : 'the slot has moved to a shard that this node has not heard of yet: try again';
+  return new KvError(message, { code: 'KV_UNAVAILABLE', outcome: 'notApplied', retryAfterMs: 200 });
 }

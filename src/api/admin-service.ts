@@ -72,7 +72,8 @@ function knownReply({ clusterId, version }: Topology): TopologyReply {
   return { clusterId, version, ...nothing, document: '' };
 }
 
-function topologyReply(topology: Topology): TopologyReply {
+/** A topology as it is told to others. */
+export function topologyReply(topology: Topology): TopologyReply {
   const { clusterId, version, nodes, shards, slots, metadata, operations, settings } = topology;
   return {
     clusterId,

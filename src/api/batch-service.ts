@@ -204,6 +204,7 @@ class BatchRun {
       refuse(toKvError(error), undefined);
       return;
     }
+    this.dispatch.onMapVersion(this.request.header?.mapVersion);
     const writes: Placed<Write>[] = [];
     const reads = new Map<string, Placed<Read>[]>();
     for (const [at, message] of this.operations.entries()) {
@@ -283,7 +284,7 @@ class BatchRun {
       if (result === undefined || result.kind === 'transaction') {
         this.fail(at, toKvError(new Error('a write of a batch has no result')));
       } else if (result.kind === 'refused') {
-        this.fail(at, refusalError(result.refusal));
+        this.fail(at, this.dispatch.explain(refusalError(result.refusal), slot));
       } else {
         const header = this.headerAt(at, () => positionOf(slot));
         this.set(at, resultMessage(result, header));
@@ -296,8 +297,10 @@ class BatchRun {
     this.logTimeMs = Math.max(this.logTimeMs, reply.header?.logTimeMs ?? 0);
     for (const position of positionsOf(reply.header, this.dispatch.clusterId).values())
       mergePosition(this.seen, position);
-    for (const [n, { at }] of share.entries()) {
+    this.dispatch.onMapVersion(reply.header?.mapVersion);
+    for (const [n, { at, slot }] of share.entries()) {
       const result = reply.results?.[n];
+      if (result?.error) this.dispatch.learn(slot, result.error);
       if (result === undefined)
         this.fail(at, toKvError(new Error('the reply of the leader is too short')));
       else this.set(at, result);
@@ -365,7 +368,7 @@ class BatchRun {
   }
 
   private failShare(share: readonly Placed<unknown>[], error: KvError): void {
-    for (const { at } of share) this.fail(at, error);
+    for (const { at, slot } of share) this.fail(at, this.dispatch.explain(error, slot));
   }
 
   private fail(at: number, error: KvError): void {

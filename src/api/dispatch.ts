@@ -3,7 +3,8 @@
  * a hint. A request that surely had no effect is tried again while there is time, so that an
  * election costs a client a wait and no error.
  */
-import { KvError } from '../errors.js';
+import type { ErrorDetail } from '../../proto/messages.js';
+import { KvError, type ErrorCode } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import type { KeyValue, Write } from '../shard/command.js';
 import type { Written } from '../shard/shard.js';
@@ -102,8 +103,30 @@ export interface DispatchOptions {
   readonly addressOf: (node: number) => string | undefined;
   readonly clusterId: string;
   readonly mapVersion: () => number;
+  /** Who has the slot, and the node to ask; undefined as long as there is no cluster. */
+  readonly ownerOf: (slot: Slot) => OwnerHint | undefined;
+  /** Another node named the owner of a slot. */
+  readonly onOwner: (slot: Slot, owner: Omit<OwnerHint, 'node'>) => void;
+  /** Somebody named a version of the map: whoever hears of a newer one is behind. */
+  readonly onMapVersion: (version: number) => void;
   readonly diskFull: () => boolean;
 }
+
+export interface OwnerHint {
+  readonly shard: number;
+  readonly epoch: number;
+  /** Its leader or, where that is not known, a node that has a replica. */
+  readonly node: number | undefined;
+}
+
+type HintFields = Pick<ErrorDetail, 'shardId' | 'slotEpoch' | 'mapVersion'>;
+
+/** Errors that say: not here. They carry a hint to where. */
+const misdirected: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'KV_NOT_LEADER',
+  'KV_WRONG_SHARD',
+  'KV_UNAVAILABLE',
+]);
 
 /** A call that another node may have to answer. */
 interface Passable {
@@ -115,8 +138,11 @@ interface Passable {
   readonly request: () => Uint8Array;
 }
 
-export interface WriteRequest extends Passable {
+interface Routed extends Passable {
   readonly slot: Slot;
+}
+
+export interface WriteRequest extends Routed {
   readonly writes: readonly Write[];
   /** Needs room on the disk. */
   readonly grows: boolean;
@@ -129,8 +155,7 @@ export type Done<T> = (
   forwarded: Uint8Array | undefined,
 ) => void;
 
-export interface ReadRequest extends Passable {
-  readonly slot: Slot;
+export interface ReadRequest extends Routed {
   readonly keys: readonly Uint8Array[];
   readonly level: Level;
 }
@@ -154,6 +179,33 @@ export class Dispatch {
   ownerOf(slot: Slot): unknown {
     const route = this.options.routeOf(slot);
     return route.kind === 'none' ? undefined : route.shard;
+  }
+
+  /** A request or a reply came from somebody with this version of the map. */
+  onMapVersion(version: number | undefined): void {
+    if (version !== undefined && version > this.mapVersion()) this.options.onMapVersion(version);
+  }
+
+  /** What another node's error says of the owner of the slot. */
+  learn(slot: Slot, { shardId = 0, slotEpoch = 0, mapVersion }: HintFields): void {
+    this.onMapVersion(mapVersion);
+    if (shardId > 0) this.options.onOwner(slot, { shard: shardId, epoch: slotEpoch });
+  }
+
+  /** The error with the way to the slot's owner, unless the node that it is from has told it. */
+  explain(error: KvError, slot: Slot): KvError {
+    const { fields, code } = error;
+    if (!misdirected.has(code) || (fields.mapVersion ?? 0) > 0) return error;
+    const owner = this.options.ownerOf(slot);
+    if (owner === undefined) return error;
+    const { shard: shardId, epoch: slotEpoch, node } = owner;
+    const address = node === undefined ? undefined : this.options.addressOf(node);
+    const leader =
+      code === 'KV_WRONG_SHARD' && node !== undefined && address !== undefined
+        ? { leaderNode: node, leaderAddress: address }
+        : {};
+    const mapVersion = this.mapVersion();
+    return new KvError(error.message, { ...fields, mapVersion, shardId, slotEpoch, ...leader });
   }
 
   write(request: WriteRequest, done: Done<Written>): void {
@@ -190,7 +242,7 @@ export class Dispatch {
       return;
     }
     this.persevere({ ...request, slot }, done, (route, answer) => {
-      if (route.kind === 'remote') this.passOnTo(route.shard, request, answer);
+      if (route.kind === 'remote') this.passOnTo(route.shard, { ...request, slot }, answer);
       else {
         route.shard.scan(request.page, request.call, (error, result) => {
           answer(error, result, undefined);
@@ -201,7 +253,7 @@ export class Dispatch {
 
   /** Attempts, each by the route of its moment, until there is an answer or no point in another. */
   private persevere<T>(
-    request: Passable & { readonly slot: Slot },
+    request: Routed,
     done: Done<T>,
     act: (route: Exclude<Route, { kind: 'none' }>, answer: Done<T>) => void,
   ): void {
@@ -217,7 +269,7 @@ export class Dispatch {
     attempt();
   }
 
-  private passOnTo<T>(shard: RemoteShard, request: Passable, done: Done<T>): void {
+  private passOnTo<T>(shard: RemoteShard, request: Routed, done: Done<T>): void {
     const node = shard.bestNode;
     this.passOn<T>(node, request, (error, result, reply) => {
       const { leaderNode = 0 } = error?.fields ?? {};
@@ -227,16 +279,17 @@ export class Dispatch {
     });
   }
 
-  private passOn<T>(node: number | undefined, request: Passable, done: Done<T>): void {
+  private passOn<T>(node: number | undefined, request: Routed, done: Done<T>): void {
     const address = node === undefined ? undefined : this.options.addressOf(node);
     if (address === undefined || request.redirect || request.call.forwarded) {
       done(notLeader(node, address), undefined, undefined);
       return;
     }
-    const { path, call } = request;
+    const { path, call, slot } = request;
     this.options.forwarder.forward(
       { address, path, request: request.request(), call },
       (error, reply) => {
+        if (error !== undefined) this.learn(slot, error.fields);
         done(error, undefined, reply);
       },
     );
@@ -266,8 +319,8 @@ class Patience {
       error.code === 'KV_WRONG_SHARD';
     if (!passing || error.outcome === 'unknown' || this.call.ended) return false;
     // A forwarded request is answered at once: its first node does the waiting (rule D41). A client
-    // that asked for redirects goes to the leader itself.
-    if (this.call.forwarded || (this.redirect && error.code === 'KV_NOT_LEADER')) return false;
+    // that asked for redirects goes to the leader or the owner itself.
+    if (this.call.forwarded || (this.redirect && error.code !== 'KV_UNAVAILABLE')) return false;
     if (this.clock.monotonicMs() + retryMs >= this.untilMs) return false;
     this.clock.after(retryMs, () => {
       if (!this.call.ended) attempt();

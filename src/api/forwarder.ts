@@ -213,6 +213,8 @@ function errorOf(status: IncomingHttpHeaders): KvError {
     retryAfterMs: detail.retryAfterMs ?? 0,
     limit: detail.limit ?? 0,
     size: detail.size ?? 0,
+    shardId: detail.shardId ?? 0,
+    slotEpoch: detail.slotEpoch ?? 0,
   });
 }
 

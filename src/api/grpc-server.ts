@@ -17,7 +17,13 @@ import {
 import { loadSync } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
 import { protoFiles, protoFolder, serviceDefinition } from '../../proto/definitions.js';
-import type { BatchReply, BatchRequest, ScanReply, ScanRequest } from '../../proto/messages.js';
+import type {
+  BatchReply,
+  BatchRequest,
+  ScanReply,
+  ScanRequest,
+  WatchRequest,
+} from '../../proto/messages.js';
 import type { Clock } from '../observe/clock.js';
 import type { Deadlines, Expiring } from './deadlines.js';
 import { Health } from './health.js';
@@ -30,6 +36,8 @@ import { forwardedHeader, type CallContext, type UnaryMethod, type UnaryMethods 
 export interface ReplySink<T> {
   /** Resolves when the client has room for more; rejects when it stays away for too long. */
   send(reply: T): Promise<void>;
+  /** Resolves when this very reply has left; rejects as `send` does. */
+  flush(reply: T): Promise<void>;
   /** The client cancelled, or its connection is gone. */
   readonly ended: boolean;
 }
@@ -39,6 +47,8 @@ export interface StreamMethods {
   scan(request: ScanRequest, sink: ReplySink<ScanReply>): Promise<void>;
   /** Answers each batch, in any order. */
   pipeline(requests: AsyncIterable<BatchRequest>, sink: ReplySink<BatchReply>): Promise<void>;
+  /** Sends encoded events until the watcher leaves. */
+  watch(request: WatchRequest, sink: ReplySink<Uint8Array>): Promise<void>;
 }
 
 /** Admin calls: decoded request in, reply out. Reject with KvError. */
@@ -74,6 +84,12 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   });
   server.addService(rawUnary(serviceDefinition('KV')), kvImplementation(options));
   server.addService(serviceDefinition('Admin'), adminImplementation(options.adminMethods));
+  server.addService(rawReplies(serviceDefinition('Topology')), {
+    Watch: (call: ServerWritableStream<WatchRequest, Uint8Array>) => {
+      const sink = new StreamSink<Uint8Array>(call, options.deadlines, options.clock);
+      void finish(call, options.streamMethods.watch(call.request, sink));
+    },
+  });
   const health = new Health();
   for (const name of ['', kvService]) health.set(name, 'NOT_SERVING');
   health.addTo(server);
@@ -100,10 +116,21 @@ function rawUnary(definition: ServiceDefinition): ServiceDefinition {
   return Object.fromEntries(raw);
 }
 
+/** Replies come encoded. */
+function rawReplies(definition: ServiceDefinition): ServiceDefinition {
+  const raw = Object.entries(definition).map(
+    ([name, method]): [string, MethodDefinition<object, object>] => [
+      name,
+      { ...method, responseSerialize: asBuffer },
+    ],
+  );
+  return Object.fromEntries(raw);
+}
+
 function asBuffer(bytes: object): Buffer {
   if (bytes instanceof Uint8Array)
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  throw new TypeError('a unary KV reply is not bytes');
+  throw new TypeError('a reply that should be encoded is not bytes');
 }
 
 function kvImplementation(options: GrpcServerOptions): UntypedServiceImplementation {
@@ -240,6 +267,15 @@ class StreamSink<T extends object> implements ReplySink<T> {
 
   send(reply: T): Promise<void> {
     if (this.ended || this.stream.write(reply)) return Promise.resolve();
+    return this.untilRead((settle) => this.stream.once('drain', settle));
+  }
+
+  flush(reply: T): Promise<void> {
+    if (this.ended) return Promise.resolve();
+    return this.untilRead((settle) => this.stream.write(reply, settle));
+  }
+
+  private untilRead(begin: (settle: () => void) => void): Promise<void> {
     return new Promise((resolve, reject) => {
       const settle = (): void => {
         this.deadlines.leave(patience);
@@ -253,14 +289,14 @@ class StreamSink<T extends object> implements ReplySink<T> {
           this.ended = true;
           reject(
             new Error(
-              `the client left replies unread for ${unreadMsMax} ms; go on from the last cursor`,
+              `the client left replies unread for ${unreadMsMax} ms: go on from where they end`,
             ),
           );
         },
       };
       this.deadlines.enter(patience);
-      this.stream.once('drain', settle);
       this.stream.once('cancelled', settle);
+      begin(settle);
     });
   }
 }

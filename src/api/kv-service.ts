@@ -110,6 +110,7 @@ export class KvService {
     checkKey(request.key, this.limits);
     const slot = slotOf(request.key);
     const level = levelOf(request, positionsOf(request.header, this.dispatch.clusterId, slot));
+    this.dispatch.onMapVersion(request.header?.mapVersion);
     this.dispatch.read(
       {
         slot,
@@ -122,7 +123,7 @@ export class KvService {
       },
       (error, result, forwarded) => {
         if (result === undefined) {
-          done(error, forwarded);
+          done(error && this.dispatch.explain(error, slot), forwarded);
           return;
         }
         const { values, logTimeMs, positions } = result;
@@ -220,6 +221,7 @@ export class KvService {
     // Names no condition of a write, but it must be of this cluster.
     positionsOf(write.header, this.dispatch.clusterId);
     const grows = growsData(write.operation);
+    this.dispatch.onMapVersion(write.header?.mapVersion);
     this.dispatch.write(
       {
         slot: write.slot,
@@ -232,7 +234,8 @@ export class KvService {
       },
       (error, result, forwarded) => {
         if (forwarded !== undefined) done(undefined, forwarded);
-        else if (result === undefined) done(error, undefined);
+        else if (result === undefined)
+          done(error && this.dispatch.explain(error, write.slot), undefined);
         else this.answer(result, write, done);
       },
     );
@@ -243,7 +246,7 @@ export class KvService {
     if (first === undefined) {
       done(toKvError(new Error('a command of one write has no result')), undefined);
     } else if (first.kind === 'refused') {
-      done(refusalError(first.refusal), undefined);
+      done(this.dispatch.explain(refusalError(first.refusal), write.slot), undefined);
     } else {
       const seen = (): SlotPosition[] => [result.positionOf(write.slot)];
       done(undefined, write.reply(first, this.header(write.header, result.logTimeMs, seen)));

@@ -11,6 +11,8 @@ export interface ApiLimits {
   readonly unreadBytesMax: number;
   /** Calls in flight on one connection. */
   readonly streamsMax: number;
+  /** Of Topology.Watch on this node. */
+  readonly watchersMax: number;
   /** Used when a call brings no deadline, milliseconds. */
   readonly timeoutMsDefault: number;
   /** A longer timeout is cut to this, milliseconds. */
@@ -24,6 +26,7 @@ export const defaultLimits: ApiLimits = {
   batchLengthMax: 10_000,
   unreadBytesMax: 32 * 1024 * 1024,
   streamsMax: 1024,
+  watchersMax: 1000,
   timeoutMsDefault: 10_000,
   timeoutMsMax: 120_000,
 };

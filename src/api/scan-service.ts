@@ -130,6 +130,7 @@ export class ScanService {
     done: (error: KvError | undefined, page: ScanPage | undefined) => void,
   ): void {
     const { slot, cursor, afterKey, prefix, keysOnly } = page;
+    this.options.dispatch.onMapVersion(header?.mapVersion);
     const request = (): Uint8Array =>
       requestCodec.encode({
         header,

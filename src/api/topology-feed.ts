@@ -1,52 +1,151 @@
 /**
- * The topology for a node whose replica of the metadata group does not hear of it, or that has none:
- * asked for again and again at those that may know better, one after the other.
+ * How a node hears of topologies that it does not apply itself. One whose replica of the metadata
+ * group does not hear from the group, or that has none, watches a node that has one. And every node
+ * asks around when somebody names a version that is newer than its own.
+ *
+ * Whatever comes in by these ways goes through `onTopology`, which takes nothing older.
  */
+import { watchTopology } from '../../proto/topology-watch.js';
+import type { WatchEvent } from '../../proto/messages.js';
 import type { ClusterView } from '../cluster/cluster-view.js';
 import type { Topology } from '../meta/topology.js';
 import type { Cancel, Clock } from '../observe/clock.js';
+import type { Log } from '../observe/log.js';
 import type { NodeLink } from './node-link.js';
 
-const everyMs = 500;
+/** Between two looks at whether a node is to be watched. */
+const lookEveryMs = 500;
+/** Then another node is watched: this one may be cut off from the others, and not know it. */
+const turnMs = 15_000;
+/** Between two rounds of questions; twice as long each time that nobody knew more. */
+const askMsMin = 250;
+const askMsMax = 30_000;
+/** Nodes asked in one round. */
+const askedMax = 3;
+
+export interface TopologyFeedOptions {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly node: number;
+  readonly view: ClusterView;
+  readonly link: NodeLink;
+  /** By its own replica of the metadata group: nobody has to be watched. */
+  readonly isInformed: () => boolean;
+  readonly onTopology: (topology: Topology) => void;
+}
 
 export class TopologyFeed {
-  private readonly stop: Cancel;
-  private asking = false;
+  private readonly options: TopologyFeedOptions;
   private turn = 0;
-  private readonly options: {
-    readonly view: ClusterView;
-    readonly link: NodeLink;
-    readonly onTopology: (topology: Topology) => void;
-    /** Nobody has to be asked. */
-    readonly isInformed: () => boolean;
-  };
+  /** Undefined while no node is watched. */
+  private stopWatch: Cancel | undefined;
+  private watchedSinceMs = 0;
+  private readonly stopLooking: Cancel;
+  private asking = false;
+  private askMs = askMsMin;
+  private nextAskMs = 0;
+  private closed = false;
 
-  constructor(clock: Clock, options: TopologyFeed['options']) {
+  constructor(options: TopologyFeedOptions) {
     this.options = options;
-    this.stop = clock.every(everyMs, () => {
-      if (!this.asking && !options.isInformed()) void this.ask();
+    this.stopLooking = options.clock.every(lookEveryMs, () => {
+      this.look();
     });
   }
 
+  /**
+   * Somebody named this version of the map. Nothing is believed but what a node of the cluster hands
+   * out: a version that nobody has costs a few questions, ever more seldom.
+   */
+  onMapVersion(version: number): void {
+    const { view, clock } = this.options;
+    if (version <= view.version || this.asking || this.closed) return;
+    if (clock.monotonicMs() < this.nextAskMs) return;
+    void this.ask();
+  }
+
   close(): void {
-    this.stop();
+    this.closed = true;
+    this.stopLooking();
+    this.endWatch();
+  }
+
+  private look(): void {
+    const watched = this.stopWatch !== undefined;
+    if (this.options.isInformed()) this.endWatch();
+    else if (!watched || this.options.clock.monotonicMs() - this.watchedSinceMs > turnMs)
+      this.watchNext();
+  }
+
+  private endWatch(): void {
+    this.stopWatch?.();
+    this.stopWatch = undefined;
+  }
+
+  private watchNext(): void {
+    const { view, clock, log } = this.options;
+    const endpoint = this.nextSource();
+    if (endpoint === undefined) return;
+    this.endWatch();
+    this.watchedSinceMs = clock.monotonicMs();
+    this.stopWatch = watchTopology({
+      endpoint,
+      request: { fromVersion: view.version, withDocument: true },
+      after: (ms, fire) => clock.after(ms, fire),
+      holdsProcess: true,
+      onEvent: (event) => {
+        this.take(event);
+      },
+      onEnd: (reason) => {
+        log('warn', { endpoint, reason }, 'the watch of the topology ended: another node is next');
+        this.stopWatch = undefined;
+      },
+    });
+  }
+
+  /** Nodes with the metadata group only: those without it might watch one another in a ring. */
+  private nextSource(): string | undefined {
+    const { view, node: own } = this.options;
+    const sources = view.topology.metadata
+      .filter(({ node }) => node !== own)
+      .map(({ node }) => view.clientAddressOf(node))
+      .filter((address) => address !== undefined);
+    return sources[this.turn++ % Math.max(1, sources.length)];
+  }
+
+  private take({ topology }: WatchEvent): void {
+    // Written by a node of this cluster: it passed the handshake of our own connection to it.
+    if (topology && topology.version > this.options.view.version)
+      this.options.onTopology(JSON.parse(topology.document) as Topology);
   }
 
   private async ask(): Promise<void> {
-    const { view, link, onTopology } = this.options;
-    const nodes = view.topology.metadata;
-    const node = nodes[this.turn++ % Math.max(1, nodes.length)]?.node;
-    const address = node === undefined ? undefined : view.clientAddressOf(node);
-    if (address === undefined) return;
+    const { view, link, clock } = this.options;
+    const before = view.version;
     this.asking = true;
-    try {
-      const { version, document } = await link.topology(address, view.version);
-      // Written by a node of this cluster: it passed the handshake of our own connection to it.
-      if (version > view.version) onTopology(JSON.parse(document) as Topology);
-    } catch {
-      // That node does not answer: the next one is asked in half a second.
-    } finally {
-      this.asking = false;
+    for (const address of this.others()) {
+      try {
+        this.take({ topology: await link.topology(address, before) });
+      } catch {
+        // That node does not answer, or says no more than we can read: the next one is asked.
+      }
+      if (view.version > before || this.closed) break;
     }
+    this.asking = false;
+    this.askMs = view.version > before ? askMsMin : Math.min(askMsMax, this.askMs * 2);
+    this.nextAskMs = clock.monotonicMs() + this.askMs;
+  }
+
+  /** A few of them, others each time; the metadata group's first. */
+  private others(): readonly string[] {
+    const { view, node } = this.options;
+    const { metadata, nodes } = view.topology;
+    const present = nodes.filter(({ state }) => state !== 'removed').map(({ id }) => id);
+    const addresses = [...new Set([...metadata.map((each) => each.node), ...present])]
+      .filter((id) => id !== node)
+      .map((id) => view.clientAddressOf(id))
+      .filter((address) => address !== undefined);
+    const first = addresses.length <= askedMax ? 0 : this.turn++ % addresses.length;
+    return [...addresses.slice(first), ...addresses.slice(0, first)].slice(0, askedMax);
   }
 }

@@ -72,11 +72,16 @@ export class Attempts {
   }
 
   private waitMs(error: KvError): number {
-    const redirected = error.code === 'KV_NOT_LEADER' && (error.fields.leaderAddress ?? '') !== '';
-    if (redirected) {
+    if (namesAnother(error)) {
       this.redirects += 1;
       if (this.redirects <= redirectsMax) return 0;
     }
     return Math.max(error.fields.retryAfterMs ?? 0, retryDelayMs);
   }
+}
+
+/** The error says where to go instead: to the leader, or to the shard that has the slot. */
+export function namesAnother({ code, fields }: KvError): boolean {
+  const misdirected = code === 'KV_NOT_LEADER' || code === 'KV_WRONG_SHARD';
+  return misdirected && (fields.leaderAddress ?? '') !== '';
 }

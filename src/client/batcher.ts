@@ -43,7 +43,6 @@ export interface BatcherOptions {
   /** For operations that go alone. */
   readonly alone: Sender;
   readonly onReply: (reply: BatchReply) => void;
-  readonly onRedirect: () => void;
 }
 
 export class Batcher {
@@ -190,7 +189,7 @@ export class Batcher {
   }
 
   private take(endpoint: string, batch: readonly Operation[], reply: BatchReply): void {
-    this.options.routes.reached(endpoint);
+    this.options.routes.reached(endpoint, reply.header?.mapVersion);
     this.options.onReply(reply);
     const refused: Refused[] = [];
     this.valueBytes = Math.max(16, this.valueBytes * 0.95);
@@ -254,7 +253,7 @@ export class Batcher {
       operation.alone = true;
       return 0;
     }
-    if (this.options.routes.onFailure(operation.slot, endpoint, error)) this.options.onRedirect();
+    this.options.routes.onFailure(operation.slot, endpoint, error);
     return waitMs;
   }
 

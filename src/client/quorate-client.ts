@@ -51,6 +51,7 @@ import { Routes } from './routes.js';
 import { asKvError, PipelineSender, UnarySender } from './senders.js';
 import { SessionBook } from './session-book.js';
 import type { SessionToken } from './session-token.js';
+import { TopologyCache } from './topology-cache.js';
 import { callStream, callUnary, cancelledError, detailOfError, type Method } from './wire.js';
 
 /** A stream of pages is cut after an hour, and gone on with from its cursor. */
@@ -60,8 +61,6 @@ const timeoutMsMax = 45_000;
 /** What `batch` has under way at once. */
 const sliceLengthMax = 10_000;
 const sliceBytesMax = 16 * 1024 * 1024;
-/** Between two requests for the slot map, which is only a hint here. */
-const topologyMs = 1000;
 
 export interface ClientOptions {
   /** host:port of client addresses; any node will do, more are better. */
@@ -104,8 +103,7 @@ export class QuorateClient {
   private readonly calls: RetriedCalls;
   private readonly batcher: Batcher;
   private readonly logTime: LogTime;
-  private topologyDueMs = 0;
-  private closed = false;
+  private readonly topologyCache: TopologyCache;
 
   constructor({ endpoints, timeoutMs = 10_000, batching = true }: ClientOptions) {
     if (endpoints.length === 0) throw new RangeError('endpoints must name at least one node');
@@ -113,16 +111,14 @@ export class QuorateClient {
     this.batching = batching;
     this.routes = new Routes(endpoints);
     const { connections, routes } = this;
-    const onRedirect = (): void => {
-      this.refreshTopology();
-    };
-    this.calls = new RetriedCalls(connections, routes, onRedirect);
+    this.topologyCache = new TopologyCache(routes);
+    this.calls = new RetriedCalls(connections, routes);
     const alone = new UnarySender(connections);
     const together = batching ? new PipelineSender(connections) : alone;
     const onReply = ({ header }: WithHeader): void => {
       this.learn(header);
     };
-    this.batcher = new Batcher({ routes, together, alone, onReply, onRedirect });
+    this.batcher = new Batcher({ routes, together, alone, onReply });
     this.logTime = new LogTime(this.book, async (bounds) => {
       await this.read({ key: new Uint8Array([0]) }, bounds);
     });
@@ -179,6 +175,7 @@ export class QuorateClient {
     operations: readonly OperationMessage[],
     options: OperationOptions = {},
   ): Promise<readonly OperationResultMessage[]> {
+    this.topologyCache.open();
     const bounds = this.boundsOf(options);
     if (operations.some(({ get }) => !get)) await this.logTime.known(bounds);
     const results: OperationResultMessage[] = [];
@@ -289,7 +286,7 @@ export class QuorateClient {
 
   /** Operations under way reject with KV_CANCELLED. */
   close(): void {
-    this.closed = true;
+    this.topologyCache.close();
     this.batcher.close();
     this.connections.close();
   }
@@ -305,6 +302,7 @@ export class QuorateClient {
   }
 
   private async read(request: GetRequest, bounds: CallBounds): Promise<GetReply> {
+    this.topologyCache.open();
     checkBytes('key', request.key);
     const reply = this.batching
       ? replyOf((await this.run({ get: request }, bounds)).get)
@@ -342,6 +340,7 @@ export class QuorateClient {
     options: OperationOptions,
     send: (session: SessionMessage, bounds: CallBounds) => Promise<R>,
   ): Promise<R> {
+    this.topologyCache.open();
     const bounds = this.boundsOf(options);
     if (!this.book.knowsLogTime) await this.logTime.known(bounds);
     const session = this.book.begin();
@@ -392,23 +391,6 @@ export class QuorateClient {
 
   private learn(header: ReplyHeader | null | undefined): void {
     this.book.learn(header?.logTimeMs);
-    const { mapVersion } = this.routes;
-    if (mapVersion > 0 && (header?.mapVersion ?? 0) > mapVersion) this.refreshTopology();
-  }
-
-  /** Which slots go to the same leader. Without it every slot is a hint of its own. */
-  private refreshTopology(): void {
-    const now = performance.now();
-    if (this.closed || now < this.topologyDueMs) return;
-    this.topologyDueMs = now + topologyMs;
-    this.topology({ timeoutMs: topologyMs }).then(
-      (topology) => {
-        this.routes.useTopology(topology);
-      },
-      () => {
-        // The next redirect asks again; until then the hints by slot do.
-      },
-    );
   }
 
   private boundsOf({ timeoutMs = this.timeoutMs, signal, token }: OperationOptions): CallBounds {

@@ -1,5 +1,5 @@
 /** Unary calls with their retries: whatever does not go in a batch. */
-import type { RequestHeader } from '../../proto/messages.js';
+import type { ReplyHeader, RequestHeader } from '../../proto/messages.js';
 import type { Slot } from '../router/slot.js';
 import { stopWatching, watchAbort } from './abort-watch.js';
 import { Attempts, attemptMsMax } from './attempts.js';
@@ -24,12 +24,10 @@ export interface RetriedCallOptions {
 export class RetriedCalls {
   private readonly connections: Connections;
   private readonly routes: Routes;
-  private readonly onRedirect: () => void;
 
-  constructor(connections: Connections, routes: Routes, onRedirect: () => void) {
+  constructor(connections: Connections, routes: Routes) {
     this.connections = connections;
     this.routes = routes;
-    this.onRedirect = onRedirect;
   }
 
   /** Rejects with KvError. */
@@ -43,20 +41,22 @@ export class RetriedCalls {
       const { routes } = this;
       const endpoint = anyReplica ? routes.nextEndpoint() : routes.endpointOf(slot);
       const redirect = attempts.redirect && slot !== undefined;
+      // Where a request has no header it is left out when it is encoded.
       const header = { mapVersion: this.routes.mapVersion, redirect, ...own };
       try {
         const reply = await callUnary(
           this.connections.to(endpoint),
           called,
-          slot === undefined && own === undefined ? request : { ...request, header },
+          { ...request, header },
           { deadline: Math.min(deadline, Date.now() + attemptMsMax), endpoint, signal },
         );
-        this.routes.reached(endpoint);
+        const { header: answered }: { header?: ReplyHeader | null } = reply;
+        this.routes.reached(endpoint, answered?.mapVersion);
         return reply;
       } catch (reason) {
         const error = asKvError(reason);
         const waitMs = attempts.next(endpoint, error, deadline);
-        if (this.routes.onFailure(slot, endpoint, error)) this.onRedirect();
+        this.routes.onFailure(slot, endpoint, error);
         if (waitMs === undefined) throw attempts.conclude(error);
         if (waitMs > 0) await pause(waitMs, signal);
         if (signal?.aborted === true) throw attempts.conclude(cancelledError(attempts.outcome));

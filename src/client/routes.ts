@@ -1,10 +1,11 @@
 /**
- * Where to send what: the leader of the key's shard when a node has told it, otherwise any of the
- * endpoints. Only hints: a wrong one costs a redirect.
+ * Where to send what: straight to the leader of the key's shard as far as the topology, its leaders
+ * and the answers of nodes tell; otherwise to any node. Only hints: a wrong one costs a redirect.
  */
-import type { SlotRangeInfo, TopologyReply } from '../../proto/messages.js';
+import type { NodeInfo, ShardLeader, SlotRangeInfo, TopologyReply } from '../../proto/messages.js';
 import type { ErrorCode, KvError } from '../errors.js';
 import { slotCount, type Slot } from '../router/slot.js';
+import { namesAnother } from './attempts.js';
 
 /**
  * An address that could not be reached is left alone for so long, unless there is no other. Longer
@@ -24,32 +25,51 @@ const elsewhere: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'KV_DEADLINE',
 ]);
 
+/** Who has a slot, and the epoch of that ownership. */
+interface Owner {
+  readonly shardId: number;
+  readonly epoch: number;
+}
+
 export class Routes {
-  private readonly endpoints: readonly string[];
+  /** Told of the endpoint that named a newer version of the map than is known here. */
+  onBehind: (endpoint: string, version: number) => void = () => undefined;
+  private readonly seeds: readonly string[];
+  /** The seeds, and the nodes of the topology; without those that were removed from the cluster. */
+  private endpoints: readonly string[];
   private current = 0;
   private turn = 0;
   private readonly avoided = new Map<string, { readonly untilMs: number; readonly ms: number }>();
   /**
-   * By shard once the slot map is known, by slot before: at most 16384 addresses. A shard's number
-   * and a slot never meet here, because learning the map clears it.
+   * Addresses by shard. Before the map is known by slot, at most 16384; a shard's number and a slot
+   * never meet here, because learning the first map clears it.
    */
   private readonly leaders = new Map<number, string>();
+  /** Of the newest leader that a node told us of, by shard. */
+  private readonly terms = new Map<number, number>();
+  private topology: TopologyReply | undefined;
   private ranges: readonly SlotRangeInfo[] = [];
-  private version = 0;
+  /** Client addresses of the nodes that are in the cluster. */
+  private addresses: ReadonlyMap<number, string> = new Map();
+  /** Nodes with a replica of a shard, the one that is to lead it first. */
+  private replicas: ReadonlyMap<number, readonly number[]> = new Map();
+  /** Owners that nodes named with a higher epoch than the map's (rule D31). */
+  private readonly ahead = new Map<Slot, Owner>();
 
-  constructor(endpoints: readonly string[]) {
-    this.endpoints = endpoints;
+  constructor(seeds: readonly string[]) {
+    this.seeds = seeds;
+    this.endpoints = seeds;
   }
 
   /** Version of the slot map that is known; 0: none. */
   get mapVersion(): number {
-    return this.version;
+    return this.topology?.version ?? 0;
   }
 
   /** `slot` undefined: any node. */
   endpointOf(slot: Slot | undefined): string {
-    const leader = slot === undefined ? undefined : this.leaders.get(this.shardOf(slot) ?? slot);
-    if (leader !== undefined) return leader;
+    const expected = slot === undefined ? undefined : this.leaderOf(slot);
+    if (expected !== undefined) return expected;
     for (let n = 0; n < this.endpoints.length; n++) {
       const endpoint = this.endpoints[(this.current + n) % this.endpoints.length] ?? '';
       if (!this.avoids(endpoint)) return endpoint;
@@ -69,6 +89,72 @@ export class Routes {
 
   /** Undefined until the slot map is known. */
   shardOf(slot: Slot): number | undefined {
+    return (this.ahead.get(slot) ?? this.rangeOf(slot))?.shardId;
+  }
+
+  /** `slot` undefined: any node would have done. */
+  onFailure(slot: Slot | undefined, endpoint: string, error: KvError): void {
+    const { code, fields } = error;
+    const { leaderAddress = '', unreachable = false } = fields;
+    this.meet(endpoint, fields.mapVersion);
+    const isOld = slot !== undefined && !this.takeOwner(slot, fields);
+    const place = slot === undefined ? undefined : (this.shardOf(slot) ?? slot);
+    if (unreachable) this.avoid(endpoint);
+    else if (namesAnother(error) && place !== undefined && !isOld) {
+      // One that was tried just now is not learnt: the others forward meanwhile.
+      if (!this.avoids(leaderAddress)) this.leaders.set(place, leaderAddress);
+    } else if (elsewhere.has(code)) {
+      if (place !== undefined && this.leaders.get(place) === endpoint) this.leaders.delete(place);
+      this.passBy(endpoint);
+    }
+  }
+
+  /** A node answered, and has this version of the map. */
+  reached(endpoint: string, mapVersion: number | undefined): void {
+    if (this.avoided.size > 0) this.avoided.delete(endpoint);
+    this.meet(endpoint, mapVersion);
+  }
+
+  /** Takes a newer topology of this cluster; any other one is ignored. */
+  useTopology(topology: TopologyReply): void {
+    const { clusterId, version, nodes, shards, slots } = topology;
+    if (version <= this.mapVersion) return;
+    if (this.topology === undefined) this.leaders.clear();
+    else if (this.topology.clusterId !== clusterId) return;
+    this.topology = topology;
+    this.ranges = slots;
+    this.replicas = new Map(shards.map((shard) => [shard.shardId, shard.nodes]));
+    const present = nodes.filter(({ state }) => state !== 'removed');
+    this.addresses = new Map(present.map((node) => [node.nodeId, node.clientAddress]));
+    for (const [slot, { epoch }] of this.ahead)
+      if ((this.rangeOf(slot)?.epoch ?? 0) >= epoch) this.ahead.delete(slot);
+    this.follow(nodes);
+  }
+
+  /** What a node knows of leaders: a later term replaces an earlier one. */
+  useLeaders(leaders: readonly ShardLeader[]): void {
+    for (const { shardId, nodeId, term } of leaders) {
+      const address = this.addresses.get(nodeId);
+      const known = this.leaders.has(shardId) ? (this.terms.get(shardId) ?? 0) : -1;
+      if (address === undefined || term <= known || this.avoids(address)) continue;
+      this.terms.set(shardId, term);
+      this.leaders.set(shardId, address);
+    }
+  }
+
+  /** Of those that have a replica, the leader or whoever is to lead. */
+  private leaderOf(slot: Slot): string | undefined {
+    const shard = this.shardOf(slot);
+    const leader = this.leaders.get(shard ?? slot);
+    if (leader !== undefined || shard === undefined) return leader;
+    for (const node of this.replicas.get(shard) ?? []) {
+      const address = this.addresses.get(node);
+      if (address !== undefined && !this.avoids(address)) return address;
+    }
+    return undefined;
+  }
+
+  private rangeOf(slot: Slot): SlotRangeInfo | undefined {
     let low = 0;
     let high = this.ranges.length - 1;
     while (low < high) {
@@ -76,35 +162,30 @@ export class Routes {
       if ((this.ranges[middle]?.first ?? slotCount) <= slot) low = middle;
       else high = middle - 1;
     }
-    return this.ranges[low]?.shardId;
+    return this.ranges[low];
   }
 
-  /** True: the slot map is to be asked for. `slot` undefined: any node would have done. */
-  onFailure(slot: Slot | undefined, endpoint: string, { code, fields }: KvError): boolean {
-    const { leaderAddress = '', unreachable = false } = fields;
-    if (unreachable) this.avoid(endpoint);
-    else if (code === 'KV_NOT_LEADER' && leaderAddress !== '' && slot !== undefined) {
-      // One that was tried just now is not learnt: the others forward meanwhile.
-      if (!this.avoids(leaderAddress)) this.leaders.set(this.shardOf(slot) ?? slot, leaderAddress);
-      return true;
-    } else if (elsewhere.has(code)) {
-      const place = slot === undefined ? undefined : (this.shardOf(slot) ?? slot);
-      if (place !== undefined && this.leaders.get(place) === endpoint) this.leaders.delete(place);
-      this.passBy(endpoint);
-    }
-    return false;
+  /** False: the hint is older than what is known of the slot, and so is everything else it says. */
+  private takeOwner(slot: Slot, { shardId = 0, slotEpoch = 0 }: KvError['fields']): boolean {
+    const known = this.ahead.get(slot) ?? this.rangeOf(slot);
+    if (known === undefined || shardId === 0) return true;
+    if (slotEpoch > known.epoch) this.ahead.set(slot, { shardId, epoch: slotEpoch });
+    return slotEpoch >= known.epoch;
   }
 
-  /** A node answered. */
-  reached(endpoint: string): void {
-    if (this.avoided.size > 0) this.avoided.delete(endpoint);
+  private meet(endpoint: string, version: number | undefined): void {
+    if (version !== undefined && version > this.mapVersion) this.onBehind(endpoint, version);
   }
 
-  useTopology({ version, slots }: TopologyReply): void {
-    if (version <= this.version) return;
-    this.version = version;
-    this.ranges = slots;
-    this.leaders.clear();
+  /** New nodes can be asked, removed ones are left: also when they go on answering. */
+  private follow(nodes: readonly NodeInfo[]): void {
+    const present = new Set(this.addresses.values());
+    const gone = new Set(nodes.map((node) => node.clientAddress).filter((a) => !present.has(a)));
+    const now = this.endpoints[this.current % this.endpoints.length] ?? '';
+    const known = [...new Set([...this.seeds, ...present])].filter((each) => !gone.has(each));
+    this.endpoints = known.length === 0 ? this.seeds : known;
+    this.current = Math.max(0, this.endpoints.indexOf(now));
+    for (const [place, address] of this.leaders) if (gone.has(address)) this.leaders.delete(place);
   }
 
   private avoid(endpoint: string): void {

@@ -30,6 +30,8 @@ export function errorOfDetail(detail: ErrorDetail, cause?: unknown): KvError {
     retryAfterMs: detail.retryAfterMs ?? 0,
     limit: detail.limit ?? 0,
     size: detail.size ?? 0,
+    shardId: detail.shardId ?? 0,
+    slotEpoch: detail.slotEpoch ?? 0,
     cause,
   });
 }
@@ -76,6 +78,7 @@ const plainCodes: Readonly<Partial<Record<status, ErrorCode>>> = {
 /** An error as it stands among the results of a batch. */
 export function detailOfError(error: KvError): ErrorDetail {
   const { leaderNode, leaderAddress, mapVersion, retryAfterMs, limit, size } = error.fields;
+  const { shardId, slotEpoch } = error.fields;
   return {
     code: error.code,
     outcome: error.outcome === 'unknown' ? OutcomeCode.UNKNOWN : OutcomeCode.NOT_APPLIED,
@@ -86,6 +89,8 @@ export function detailOfError(error: KvError): ErrorDetail {
     retryAfterMs: retryAfterMs ?? 0,
     limit: limit ?? 0,
     size: size ?? 0,
+    shardId: shardId ?? 0,
+    slotEpoch: slotEpoch ?? 0,
   };
 }
 

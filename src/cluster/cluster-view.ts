@@ -13,9 +13,22 @@ import {
 import { Router } from '../router/router.js';
 import type { Slot } from '../router/slot.js';
 
+/** Who has a slot, and the epoch of that ownership. */
+export interface SlotOwner {
+  readonly shard: number;
+  readonly epoch: number;
+}
+
 export class ClusterView {
   topology: Topology = noCluster;
+  /** Called after each newer topology. */
+  onUpdate: () => void = () => undefined;
   private router: Router | undefined;
+  /**
+   * Owners that were named with a higher epoch than the map's: the new owner of a slot can be ahead of
+   * every map (rule D31). At most one for each slot, and none that the map has caught up with.
+   */
+  private readonly ahead = new Map<Slot, SlotOwner>();
   private readonly remotes = new Map<GroupId, RemoteReplicas>();
 
   /** Takes a newer topology; an older one is ignored. */
@@ -23,17 +36,31 @@ export class ClusterView {
     if (topology.version <= this.topology.version) return;
     this.topology = topology;
     this.router = new Router({ version: topology.version, ranges: topology.slots });
+    for (const [slot, owner] of this.ahead)
+      if (owner.epoch <= this.router.ownerOf(slot).epoch) this.ahead.delete(slot);
     for (const shard of topology.shards) this.remotes.get(shard.id)?.follow(shard);
+    this.onUpdate();
   }
 
   get version(): number {
     return this.topology.version;
   }
 
-  /** The shard that has the slot; undefined as long as there is no cluster. */
+  /** By the highest epoch that was heard of; undefined as long as there is no cluster. */
+  ownerOf(slot: Slot): SlotOwner | undefined {
+    return this.ahead.get(slot) ?? this.router?.ownerOf(slot);
+  }
+
+  /** A node named the owner of a slot; the one with the higher epoch holds, whatever the maps. */
+  learnOwner(slot: Slot, owner: SlotOwner): void {
+    const known = this.ownerOf(slot);
+    if (known !== undefined && owner.epoch > known.epoch) this.ahead.set(slot, owner);
+  }
+
+  /** The shard that has the slot; undefined while there is no cluster, or the shard is not in the map. */
   shardOf(slot: Slot): ShardRecord | undefined {
-    if (this.router === undefined) return undefined;
-    return shardRecordOf(this.topology, this.router.shardOf(slot));
+    const owner = this.ownerOf(slot);
+    return owner === undefined ? undefined : shardRecordOf(this.topology, owner.shard);
   }
 
   /** Of a node's client port; undefined for a node that is not known. */

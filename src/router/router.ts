@@ -1,5 +1,5 @@
 /** Key -> slot -> shard, over the slot map this node knows. Pure: a stale map costs a redirect. */
-import { rangeOf, type SlotMap } from '../meta/slot-map.js';
+import { rangeOf, type SlotMap, type SlotRange } from '../meta/slot-map.js';
 import type { Slot } from './slot.js';
 
 export class Router {
@@ -13,8 +13,13 @@ export class Router {
     return this.map.version;
   }
 
+  /** The range that holds the slot: its shard and epoch. */
+  ownerOf(slot: Slot): SlotRange {
+    return rangeOf(this.map, slot);
+  }
+
   shardOf(slot: Slot): number {
-    return rangeOf(this.map, slot).shard;
+    return this.ownerOf(slot).shard;
   }
 
   /** Takes a newer map; an older one is ignored. */

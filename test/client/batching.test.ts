@@ -131,9 +131,10 @@ describe('operations begun in one turn of the event loop', () => {
       const replies = Promise.all(
         Array.from({ length: 1200 }, () => client.increment({ key: bytes('hot'), delta: 1 })),
       );
-      await client.get({ key: bytes('x') }, { timeoutMs: 50 }).catch(() => undefined);
       const sent = (): number =>
         node.batches.flatMap(shown).filter((each) => each === 'increment hot').length;
+      await until('the first of them', () => sent() >= 500);
+      await client.get({ key: bytes('x') }, { timeoutMs: 50 }).catch(() => undefined);
       expect(sent()).to.equal(500);
       node.onBatch = (call) => {
         call.answer();

@@ -6,6 +6,7 @@ import {
   status,
   type ServerDuplexStream,
   type ServerUnaryCall,
+  type ServerWritableStream,
   type sendUnaryData,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
@@ -15,14 +16,21 @@ import type {
   BatchRequest,
   ErrorDetail,
   GetRequest,
+  NodeInfo,
   OperationMessage,
   OperationResultMessage,
   PutRequest,
+  ShardInfo,
   SlotRangeInfo,
+  TopologyReply,
+  WatchEvent,
+  WatchRequest,
 } from '../../proto/messages.js';
 import { OutcomeCode } from '../../proto/messages.js';
 
 type Stream = ServerDuplexStream<BatchRequest, BatchReply>;
+/** One Topology.Watch. */
+export type Watcher = ServerWritableStream<WatchRequest, WatchEvent>;
 
 /** What a test does with a batch that came over a stream. */
 export interface BatchCall {
@@ -105,6 +113,14 @@ export class FakeNode {
   onUnary: (call: Unary) => ErrorDetail | undefined = () => undefined;
   version = 0;
   slots: SlotRangeInfo[] = [];
+  nodes: NodeInfo[] = [];
+  shards: ShardInfo[] = [];
+  readonly watches: WatchRequest[] = [];
+  readonly watchers = new Set<Watcher>();
+  /** Scripts a watch; absent: it is told the topology. */
+  onWatch: (watcher: Watcher) => void = (watcher) => {
+    this.tell(watcher);
+  };
   endpoint = '';
   private server: Server;
 
@@ -126,6 +142,19 @@ export class FakeNode {
     });
     this.endpoint = `127.0.0.1:${bound}`;
     return this;
+  }
+
+  get topology(): TopologyReply {
+    const { version, slots, nodes, shards } = this;
+    const rest = { document: '', metadataNodes: [], operations: [], settings: [] };
+    return { clusterId: 'fake', version, nodes, shards, slots, ...rest };
+  }
+
+  /** An event for one watcher, or for all; with the topology unless the event says otherwise. */
+  tell(watcher: Watcher | undefined = undefined, event: WatchEvent = {}): void {
+    const { topology, version } = this;
+    const told = { ...(version > 0 ? { topology } : {}), version, heartbeatMs: 1000, ...event };
+    for (const each of watcher ? [watcher] : this.watchers) each.write(told);
   }
 
   /** As a process that is killed: connections break, the port is free. */
@@ -154,8 +183,16 @@ export class FakeNode {
     server.addService(serviceDefinition('Admin'), {
       GetTopology: (call: ServerUnaryCall<object, object>, done: sendUnaryData<object>) => {
         this.unary.push({ method: 'GetTopology', request: call.request });
-        const { version, slots } = this;
-        done(null, { clusterId: 'fake', version, nodes: [], shards: [], slots, document: '' });
+        done(null, this.topology);
+      },
+    });
+    server.addService(serviceDefinition('Topology'), {
+      Watch: (watcher: Watcher) => {
+        this.watches.push(watcher.request);
+        this.watchers.add(watcher);
+        watcher.on('close', () => this.watchers.delete(watcher));
+        watcher.on('cancelled', () => this.watchers.delete(watcher));
+        this.onWatch(watcher);
       },
     });
     return server;
