@@ -206,5 +206,48 @@ describe('reads', () => {
         cluster.network.setNode(old.id, true);
         expect(await read(cluster, old, true)).to.deep.equal(['old', 'new']);
       }));
+
+    it('R31: a leader that is cut off reads by its lease only until another one can have written', () =>
+      withCluster(leased, async (cluster) => {
+        await cluster.write('old');
+        const old = await cluster.leader();
+        await cluster.tick(6);
+        cluster.network.setNode(old.id, false);
+        let written = false;
+        let byLease = 0;
+        for (let tick = 0; tick < 60 && !written; tick++) {
+          // What the lease does not cover waits for a quorum that it does not get.
+          let texts: readonly string[] | undefined;
+          const outcome = readIndex(old, { lease: true });
+          void outcome.then(async (ready) => {
+            const seen = await old.ledger().texts();
+            if (ready.kind === 'ready' && ready.stillValid()) texts = seen;
+          });
+          await cluster.clock.settle();
+          if (texts !== undefined) byLease++;
+          const next = cluster.nodes.find((node) => node !== old && node.group().isLeader);
+          if (next !== undefined) {
+            expect(texts, 'somebody else leads').to.equal(undefined);
+            written = (await cluster.outcome(propose(next, 'new'))).kind === 'applied';
+          }
+          await cluster.tick();
+        }
+        expect(byLease, 'while it held').to.be.greaterThan(0);
+        expect(written).to.equal(true);
+        expect(await read(cluster, old, true), 'alone').to.equal('noQuorum');
+        cluster.network.setNode(old.id, true);
+        expect(await read(cluster, old, true)).to.deep.equal(['old', 'new']);
+      }));
+
+    it('on a follower ask the leader, and are as fresh', () =>
+      withCluster(leased, async (cluster) => {
+        const texts: string[] = [];
+        for (let n = 0; n < 5; n++) {
+          texts.push(`w${n}`);
+          await cluster.write(`w${n}`);
+          for (const follower of cluster.followers(await cluster.leader()))
+            expect(await read(cluster, follower, true)).to.deep.equal(texts);
+        }
+      }));
   });
 });
