@@ -466,10 +466,10 @@ export class QuorateNode {
   private adminGroups(): readonly AdminGroup[] {
     return this.foundations.host.allGroups().map((group) => ({
       id: group.id,
-      isLeader: group.isLeader,
+      isLeader: () => group.isLeader,
+      leaderNode: () => group.leaderNode,
       status: () => this.groupStatus(group),
       transferLeadership: (to) => group.transferLeadership(to === 0 ? noTarget : replicaId(to)),
-      leaderNode: group.leaderNode,
       hash: () => group.hash(),
       hashAt: (index) => group.hashAt(index),
       takeHash: () => this.takeHash(group.id),

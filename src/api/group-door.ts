@@ -23,9 +23,9 @@ import { toKvError } from './status.js';
 /** A group with a replica on this node, as the admin calls see it. */
 export interface AdminGroup {
   readonly id: number;
-  readonly isLeader: boolean;
-  /** As far as this replica knows. */
-  readonly leaderNode: number | undefined;
+  /** Now, as far as this replica knows; both may change with every turn. */
+  isLeader(): boolean;
+  leaderNode(): number | undefined;
   status(): GroupStatusMessage;
   /** 0: to the best one. False when there is nobody, or not this one, to take over just now. */
   transferLeadership(toReplica: number): boolean;
@@ -96,7 +96,7 @@ export class GroupDoor {
 
   private async transfer(group: AdminGroup, toReplica: number): Promise<TransferLeaderReply> {
     const { clock } = this.options;
-    if (toReplica === group.status().replicaId) return { leaderNode: group.leaderNode ?? 0 };
+    if (toReplica === group.status().replicaId) return { leaderNode: group.leaderNode() ?? 0 };
     if (!group.transferLeadership(toReplica)) {
       const whom = toReplica === 0 ? 'no other voter' : `replica ${toReplica} is no voter that`;
       throw new KvError(`${name(group.id)}: ${whom} could take over just now`, {
@@ -106,15 +106,17 @@ export class GroupDoor {
       });
     }
     const deadline = clock.monotonicMs() + transferMs;
-    while (group.isLeader || group.leaderNode === undefined) {
+    let leaderNode = group.leaderNode();
+    while (group.isLeader() || leaderNode === undefined) {
       if (clock.monotonicMs() > deadline)
         throw new KvError(
           `${name(group.id)}: the replica that was to lead did not take over: it may lag behind`,
           { code: 'KV_UNAVAILABLE', outcome: 'notApplied', retryAfterMs: 1000 },
         );
       await this.pause();
+      leaderNode = group.leaderNode();
     }
-    return { leaderNode: group.leaderNode };
+    return { leaderNode };
   }
 
   private async atLeader<T>(
@@ -127,7 +129,7 @@ export class GroupDoor {
     for (let turn = 0; ; turn++) {
       const local = groups().find((each) => each.id === id);
       try {
-        if (local?.isLeader === true) return await here(local);
+        if (local?.isLeader() === true) return await here(local);
         const addresses = this.addresses(id, local);
         const address = forwarded ? undefined : addresses[turn % Math.max(1, addresses.length)];
         if (address === undefined) throw this.notLeader(id, local);
@@ -158,13 +160,13 @@ export class GroupDoor {
       );
     const { replicas } = shard ?? { replicas: topology.metadata };
     const nodes = replicas.map(({ node }): number => node);
-    const leader = local?.leaderNode;
+    const leader = local?.leaderNode();
     const sorted = leader === undefined ? nodes : [leader, ...nodes.filter((n) => n !== leader)];
     return sorted.map(addressOf).filter((address) => address !== undefined);
   }
 
   private notLeader(id: number, local: AdminGroup | undefined): KvError {
-    const leaderNode = local?.leaderNode ?? 0;
+    const leaderNode = local?.leaderNode() ?? 0;
     const leaderAddress = this.options.addressOf(leaderNode) ?? '';
     return leaderNode === 0
       ? new KvError(`${name(id)} has no leader that could be reached: try again`, {

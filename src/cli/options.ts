@@ -74,6 +74,13 @@ export function parseToken(text: string | undefined): SessionToken | undefined {
   return text === 'new' ? new SessionToken() : SessionToken.parse(text);
 }
 
+/** A number whose bounds the cluster knows and says. */
+export function parseNumber(name: string, text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && Number.isFinite(value)) return value;
+  throw new UsageError(`${name} must be a number, got '${text}'`);
+}
+
 const levels: Readonly<Record<string, number>> = {
   linearizable: ReadLevel.LINEARIZABLE,
   lease: ReadLevel.LEASE,

@@ -47,7 +47,19 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
 }
 
 export function printJson(value: unknown): void {
-  console.log(JSON.stringify(value));
+  console.log(JSON.stringify(plain(value)));
+}
+
+/** What was not sent of a message stands in its prototype: JSON alone would leave it out. ('$': its type.) */
+function plain(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(plain);
+  if (typeof value !== 'object' || value === null) return value;
+  const fields: Record<string, unknown> = {};
+  for (const name in value) {
+    const field: unknown = Reflect.get(value, name);
+    if (typeof field !== 'function' && !name.startsWith('$')) fields[name] = plain(field);
+  }
+  return fields;
 }
 
 /** Text if the bytes are UTF-8, base64 otherwise: the form of `load`, `dump` and JSON output. */
@@ -74,10 +86,28 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit] ?? ''}`;
 }
 
+/** 123456 -> '123,456'. */
+export function formatCount(count: number): string {
+  return count.toLocaleString('en-US');
+}
+
+/** Milliseconds as '45 s', '12 min', '3 h', '5 d'. */
+export function formatAge(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172_800
+    ? `${Math.round(seconds / 3600)} h`
+    : `${Math.round(seconds / 86_400)} d`;
+}
+
 /** Prints an error the way a person can act on, and returns the exit code it stands for. */
 export function reportError(error: unknown, form: OutputForm = 'table'): number {
-  if (error instanceof KvError && form === 'json') {
-    printJson({ error: { code: error.code, outcome: error.outcome, message: error.message } });
+  if (form === 'json') {
+    const message = error instanceof Error ? error.message : String(error);
+    const { code, outcome } =
+      error instanceof KvError ? error : { code: null, outcome: 'notApplied' };
+    printJson({ error: { code, outcome, message } });
   } else {
     console.error(`${pc.red('error')}: ${describe(error)}`);
   }

@@ -8,8 +8,10 @@ import { devCommand } from './dev.js';
 import { kvCommand } from './kv-commands.js';
 import { nodeCommand } from './node-commands.js';
 import { parseInteger } from './options.js';
-import { ExitCode, reportError } from './output.js';
+import { ExitCode, reportError, type OutputForm } from './output.js';
 import { serverCommand } from './server-command.js';
+import { shardCommand } from './shard-commands.js';
+import { slotCommand } from './slot-commands.js';
 import { statusCommand } from './status-command.js';
 import { findUp } from './find-up.js';
 
@@ -36,13 +38,15 @@ function program(): Command {
     .version(version())
     .addHelpText(
       'after',
-      '\nExit codes: 0 ok, 1 error, 2 usage, 3 unhealthy, 4 unknown outcome of a write.',
+      '\nExit codes: 0 ok, 1 error, 2 usage, 3 unhealthy or partial, 4 unknown outcome of a write.',
     )
     .addCommand(demoCommand())
     .addCommand(devCommand())
     .addCommand(serverCommand())
     .addCommand(clusterCommand())
     .addCommand(nodeCommand())
+    .addCommand(shardCommand())
+    .addCommand(slotCommand())
     .addCommand(statusCommand())
     .addCommand(kvCommand())
     .showHelpAfterError('(--help shows how)');
@@ -54,7 +58,11 @@ function exitOnUsage(command: Command): void {
 }
 
 async function main(): Promise<void> {
-  const command = program();
+  let form: OutputForm = 'table';
+  const command = program().hook('preAction', (_program, action) => {
+    const { output } = action.opts<{ output?: OutputForm }>();
+    form = output ?? 'table';
+  });
   exitOnUsage(command);
   try {
     await command.parseAsync();
@@ -62,7 +70,7 @@ async function main(): Promise<void> {
     // Commander has printed usage or help already.
     if (error instanceof CommanderError)
       process.exitCode = error.exitCode === 0 ? ExitCode.ok : ExitCode.usage;
-    else process.exitCode = reportError(error);
+    else process.exitCode = reportError(error, form);
   }
 }
 

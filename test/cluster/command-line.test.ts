@@ -1,35 +1,15 @@
 import { expect } from 'chai';
-import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { withCluster, type Fixture } from './fixture.js';
+import { QuorateCommand, type Ended } from './quorate-command.js';
 
-const extension = import.meta.filename.endsWith('.ts') ? 'ts' : 'js';
-const quorate = join(import.meta.dirname, `../../src/cli/quorate.${extension}`);
-
-interface Ended {
-  readonly code: number | null;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** The `quorate` command as a person or a script runs it. */
-type Run = (args: readonly string[], input?: string) => Promise<Ended>;
-
-function commandLine({ cluster }: Fixture): Run {
-  const env = { ...process.env, QUORATE_ENDPOINTS: cluster.endpoints.join(','), NO_COLOR: '1' };
-  return (args, input = '') =>
-    new Promise((resolve, reject) => {
-      const child = spawn(process.execPath, [...process.execArgv, quorate, ...args], { env });
-      let [out, err] = ['', ''];
-      child.stdout.on('data', (piece: Buffer) => (out += piece.toString()));
-      child.stderr.on('data', (piece: Buffer) => (err += piece.toString()));
-      child.on('error', reject);
-      child.on('close', (code) => {
-        resolve({ code, out, err });
-      });
-      child.stdin.end(input);
-    });
+/** With the addresses of this cluster. */
+function commandLine({
+  cluster,
+}: Fixture): (args: readonly string[], input?: string) => Promise<Ended> {
+  const command = new QuorateCommand(cluster.endpoints);
+  return (args, input) => command.run(args, input);
 }
 
 describe('the command line', function () {
@@ -121,19 +101,13 @@ describe('the command line', function () {
     }));
 
   it('says what is wrong when nobody answers, and who was asked', async () => {
-    const child = await new Promise<Ended>((resolve) => {
-      let [out, err] = ['', ''];
-      const started = spawn(
-        process.execPath,
-        [...process.execArgv, quorate, 'kv', 'get', 'x', '-e', '127.0.0.1:1', '--timeout', '500'],
-        { env: { ...process.env, NO_COLOR: '1' } },
-      );
-      started.stdout.on('data', (piece: Buffer) => (out += piece.toString()));
-      started.stderr.on('data', (piece: Buffer) => (err += piece.toString()));
-      started.on('close', (code) => {
-        resolve({ code, out, err });
-      });
-    });
+    const child = await new QuorateCommand(['127.0.0.1:1']).run([
+      'kv',
+      'get',
+      'x',
+      '--timeout',
+      '500',
+    ]);
     expect(child.code).to.equal(1);
     expect(child.err).to.match(/127\.0\.0\.1:1/);
   });
