@@ -20,7 +20,13 @@ import type { ReadVerdict } from './options.js';
 import type { VoteResult } from './quorum.js';
 import { readsMax } from './read-index.js';
 import type { Replica } from './replica.js';
-import { noReplica, type ReplicaId, type SnapshotMeta, type Term } from './types.js';
+import {
+  noReplica,
+  type Generation,
+  type ReplicaId,
+  type SnapshotMeta,
+  type Term,
+} from './types.js';
 
 type CurrentRole = Follower | Candidate | Leader;
 
@@ -146,15 +152,45 @@ export class Core {
    * Never throws on what others say. Ids are checked before the term: a message to a replica that was
    * removed and added again under another id must not even raise its term (rule D01).
    */
-  step(message: Message): void {
+  step(message: Message, generation: Generation): void {
     const { replica } = this;
     if (message.to !== replica.id) replica.drop('otherReplica');
     else if (!isWellFormed(message)) replica.drop('malformed');
+    else if (!this.passGenerationGate(message, generation)) return;
     else if (this.isOfStrangerToQuiet(message)) replica.drop('stranger');
     else {
       this.wakeFor(message);
       if (this.passTermGate(message)) this.dispatch(message);
     }
+  }
+
+  /**
+   * Rule D07. Before the term gate and everything else: between generations terms, votes and logs
+   * mean nothing to one another, and not even a term may go from one to the other.
+   *
+   * One that is behind is told so. All of the answer that it will look at is the generation it is
+   * sent with; since nothing is said to one that is ahead, two never answer each other for ever.
+   */
+  private passGenerationGate({ from: to }: Message, generation: Generation): boolean {
+    const { replica } = this;
+    if (generation < replica.generation) {
+      replica.drop('lowerGeneration');
+      const { id: from, term } = replica;
+      replica.send({ type: 'heartbeatReply', from, to, term, round: 0 });
+      return false;
+    }
+    this.learnGeneration(generation);
+    if (replica.outdatedBy === 0) return true;
+    replica.drop('outdated');
+    return false;
+  }
+
+  /** Whoever is outdated leads nobody, and asks and answers nobody: a majority of such is none. */
+  learnGeneration(generation: Generation): void {
+    const { replica } = this;
+    if (generation <= Math.max(replica.generation, replica.outdatedBy)) return;
+    replica.outdatedBy = generation;
+    this.becomeFollower(noReplica);
   }
 
   /**

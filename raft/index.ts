@@ -8,6 +8,7 @@ export * from './ready.js';
 export * from './options.js';
 export * from './raw-node.js';
 export { RaftInvariantError } from './assert.js';
+export { forceRecovery, type ForcedRecovery } from './recovery.js';
 export { committedIndex, voteResult, type VoteResult } from './quorum.js';
 export {
   decodeMembership,

@@ -1,6 +1,7 @@
 /** What a member is told, what it is given back after a restart, and the verdicts it returns. */
 import type {
   Entry,
+  Generation,
   HardState,
   LogIndex,
   Member,
@@ -55,6 +56,8 @@ export interface RaftOptions {
 
 /** What the Raft log gives back after a restart; for a new group see `newGroupState`. */
 export interface RestoredState {
+  /** Of this replica, for as long as it runs (rule D07). */
+  readonly generation: Generation;
   readonly hardState: HardState;
   /** First index of the log present; `firstIndex - 1` is the last index of the snapshot. */
   readonly firstIndex: LogIndex;
@@ -129,6 +132,9 @@ export interface ProgressView {
 export interface RaftStatus {
   readonly id: ReplicaId;
   readonly role: Role;
+  readonly generation: Generation;
+  /** A higher generation that was heard of: this replica takes part in nothing any more. 0: none. */
+  readonly outdatedBy: Generation;
   readonly term: Term;
   readonly vote: ReplicaId;
   readonly leader: ReplicaId;

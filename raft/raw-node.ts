@@ -25,6 +25,7 @@ import { Replica } from './replica.js';
 import {
   noReplica,
   type Entry,
+  type Generation,
   type LogIndex,
   type Membership,
   type MembershipAt,
@@ -43,10 +44,12 @@ const applyBytesMax = 4 * 1024 * 1024;
 /**
  * The state of a group that never ran: an empty log and the first membership at index 0. Every first
  * member must be given the same membership, since no entry of the log brings it: two first ones that
- * share no majority would be two groups. A replica added later begins with `membershipOf([])`.
+ * share no majority would be two groups. A replica added later begins with `membershipOf([])`, and
+ * with the generation that its group has by then.
  */
-export function newGroupState(membership: Membership): RestoredState {
+export function newGroupState(membership: Membership, generation: Generation = 0): RestoredState {
   return {
+    generation,
     hardState: { term: 0, vote: noReplica, commit: 0 },
     firstIndex: 1,
     lastIndex: 0,
@@ -92,6 +95,16 @@ export class RawNode {
     return this.core.role.kind === 'leader';
   }
 
+  /** Goes with every message of this replica; never changes while it runs (rule D07). */
+  get generation(): Generation {
+    return this.replica.generation;
+  }
+
+  /** See `RaftStatus.outdatedBy`. */
+  get outdatedBy(): Generation {
+    return this.replica.outdatedBy;
+  }
+
   /** The newest term it has heard of; rises only, and may be ahead of what is durable here. */
   get term(): Term {
     return this.replica.term;
@@ -122,9 +135,18 @@ export class RawNode {
     );
   }
 
-  /** Never throws on remote input: stale, foreign or malformed messages are dropped and counted. */
-  step(message: Message): void {
-    this.core.step(message);
+  /**
+   * Never throws on remote input: stale, foreign or malformed messages are dropped and counted.
+   * `generation`: the sender's, also for a message to itself. Left out it is that of a group that was
+   * never recovered: a driver that forgets it is not heard, and breaks nothing.
+   */
+  step(message: Message, generation: Generation = 0): void {
+    this.core.step(message, generation);
+  }
+
+  /** Somebody who knows says that the group was recovered: see `RaftStatus.outdatedBy` (rule D07). */
+  learnGeneration(generation: Generation): void {
+    this.core.learnGeneration(generation);
   }
 
   /**
@@ -500,6 +522,8 @@ export class RawNode {
     return {
       id: replica.id,
       role: role.kind,
+      generation: replica.generation,
+      outdatedBy: replica.outdatedBy,
       term: replica.term,
       vote: replica.vote,
       leader: replica.leader,

@@ -22,6 +22,7 @@ import {
   EntryKind,
   noReplica,
   type Entry,
+  type Generation,
   type HardState,
   type LogIndex,
   type Membership,
@@ -38,6 +39,12 @@ export class Replica {
   readonly id: ReplicaId;
   readonly options: RaftOptions;
   readonly log: RaftLog;
+  readonly generation: Generation;
+  /**
+   * The highest generation heard of that is not ours; 0: none. From then on this replica is silent
+   * until it is rebuilt: what it knows of the group, and what it promised, was overruled (rule D07).
+   */
+  outdatedBy: Generation = 0;
   readonly random: Random;
   /** Only `enterTerm` changes these two: a new term begins without a vote. */
   term: Term;
@@ -82,6 +89,7 @@ export class Replica {
   constructor(options: RaftOptions, state: RestoredState) {
     this.id = options.id;
     this.options = options;
+    this.generation = state.generation;
     this.random = new Random(options.seed);
     this.hardState = state.hardState;
     this.memberships = [...state.memberships];
@@ -144,8 +152,10 @@ export class Replica {
   /**
    * May this member campaign? A learner or one that was removed may not: nobody waits for it. Nor may
    * one without a state machine: as leader it could answer nothing, nor send anybody a snapshot (D15).
+   * One of a generation that is over has nobody to lead (D07).
    */
   get canCampaign(): boolean {
+    if (this.outdatedBy > 0) return false;
     return this.isVoterStill && !this.needsSnapshot && this.restoring === undefined;
   }
 

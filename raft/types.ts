@@ -14,6 +14,12 @@ export type Term = number;
 /** Position of an entry in a group's log, from 1. 0 means "none". */
 export type LogIndex = number;
 
+/**
+ * Counts the forced recoveries of a group, from 0. Members of different generations are different
+ * groups that happen to have the same ids and a common past (rule D07).
+ */
+export type Generation = number;
+
 /** A process of the cluster. 1 to 2^32-1. */
 export type NodeId = number & { readonly __brand: 'NodeId' };
 

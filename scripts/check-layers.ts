@@ -71,6 +71,11 @@ const rules: readonly Rule[] = [
   { from: 'src/client', may: ['src/errors.ts', 'proto', 'src/router/slot.ts'] },
   // `quorate server` loads the server's entry, and only then.
   { from: 'src/cli/server-command.ts', may: ['src/main.ts'] },
+  // Works on the files of nodes that do not run.
+  {
+    from: 'src/cli/recover-command.ts',
+    may: ['src/cli', 'src/config', 'src/group/stopped-node.ts', 'src/group/recovery-plan.ts'],
+  },
   {
     from: 'src/cli',
     may: ['src/errors.ts', 'src/client', 'proto', 'src/router/slot.ts', 'src/config'],

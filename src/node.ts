@@ -30,6 +30,7 @@ import { Controller } from './cluster/controller.js';
 import type { ShardReport } from './cluster/decisions.js';
 import { LocalShards } from './cluster/local-shards.js';
 import { Metadata } from './cluster/metadata.js';
+import { RecoveredGroups } from './cluster/recovered-groups.js';
 import { writeTopologyCache } from './cluster/topology-cache.js';
 import { formatAddress } from './config/address.js';
 import { KvError } from './errors.js';
@@ -83,6 +84,7 @@ export class QuorateNode {
   private readonly feed: TopologyFeed;
   private readonly topologies: TopologyService;
   private controller: Controller | undefined;
+  private recovered: RecoveredGroups | undefined;
 
   private constructor(options: NodeOptions, foundations: Foundations, parts: Parts) {
     this.options = options;
@@ -184,6 +186,7 @@ export class QuorateNode {
     this.stopHealth();
     this.feed.close();
     this.topologies.close();
+    this.recovered?.close();
     this.controller?.close();
     for (const name of this.grpc?.health.names() ?? []) this.grpc?.health.set(name, 'NOT_SERVING');
     // While it hands over, this node goes on answering: requests are forwarded to the next leader.
@@ -274,7 +277,7 @@ export class QuorateNode {
   /** Acts for the cluster whenever this node leads the metadata group. */
   private lead(metadata: Metadata): void {
     const { clock, log } = this.options;
-    const { transport, node } = this.foundations;
+    const { transport, node, host } = this.foundations;
     this.controller = new Controller({
       node,
       metadata,
@@ -286,6 +289,8 @@ export class QuorateNode {
       report: (shard) => this.shardReport(shard),
     });
     this.controller.start();
+    const run = (text: string): Promise<unknown> => this.door.changeText(text, false);
+    this.recovered = new RecoveredGroups({ node, host, view: this.view, clock, log, run });
   }
 
   /** The members of a shard as its leader says, here or elsewhere; undefined when nobody says. */

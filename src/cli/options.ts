@@ -29,7 +29,7 @@ export function withClientFlags(command: Command): Command {
     .option('-o, --output <form>', 'table or json', parseForm, 'table');
 }
 
-function parseForm(text: string): OutputForm {
+export function parseForm(text: string): OutputForm {
   if (text === 'table' || text === 'json') return text;
   throw new UsageError(`-o must be table or json, got '${text}'`);
 }

@@ -9,6 +9,7 @@ import { kvCommand } from './kv-commands.js';
 import { nodeCommand } from './node-commands.js';
 import { parseInteger } from './options.js';
 import { ExitCode, reportError, type OutputForm } from './output.js';
+import { recoverCommand } from './recover-command.js';
 import { serverCommand } from './server-command.js';
 import { shardCommand } from './shard-commands.js';
 import { slotCommand } from './slot-commands.js';
@@ -47,6 +48,7 @@ function program(): Command {
     .addCommand(nodeCommand())
     .addCommand(shardCommand())
     .addCommand(slotCommand())
+    .addCommand(recoverCommand())
     .addCommand(statusCommand())
     .addCommand(kvCommand())
     .showHelpAfterError('(--help shows how)');

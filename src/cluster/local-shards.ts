@@ -5,7 +5,13 @@
  *
  * All of this looks at what is and at what should be, again and again: nothing is lost by a crash.
  */
-import { isVoter, type GroupId, type NodeId, type ReplicaId } from '../../raft/index.js';
+import {
+  isVoter,
+  type Generation,
+  type GroupId,
+  type NodeId,
+  type ReplicaId,
+} from '../../raft/index.js';
 import type { Engine, RecoveredGroup } from '../../storage/index.js';
 import type { Group } from '../group/group.js';
 import type { Host } from '../group/host.js';
@@ -41,23 +47,29 @@ export type LocalReplica = Pick<
   Group<unknown>,
   | 'id'
   | 'replica'
+  | 'generation'
   | 'isLeader'
   | 'membership'
   | 'status'
   | 'transferLeadership'
+  | 'learnGeneration'
   | 'changeMembership'
 >;
 
 /** This node's replica of the metadata group, while it has one. */
 export interface MetadataReplica {
   /** Creates it, or opens it again. */
-  open(replica: ReplicaId, founders: readonly ReplicaRecord[]): Promise<LocalReplica>;
+  open(
+    replica: ReplicaId,
+    founders: readonly ReplicaRecord[],
+    generation: Generation,
+  ): Promise<LocalReplica>;
   /** It is about to be removed: nobody is to ask it any more. */
   drop(): void;
 }
 
 /** Whom a group is to consist of. */
-type GroupRecord = Pick<ShardRecord, 'id' | 'replicas' | 'founders'>;
+type GroupRecord = Pick<ShardRecord, 'id' | 'replicas' | 'founders' | 'generation'>;
 
 export interface LocalShard {
   readonly id: GroupId;
@@ -183,8 +195,10 @@ export class LocalShards {
   }): Promise<void> {
     // A founder's log begins with all founders as voters. Nobody else's does: whoever comes later
     // learns from the leader who the members are.
-    const isFounder = record.founders.some(({ replica }) => replica === own.replica);
-    await this.open(record.id, own.replica, isFounder ? record.founders : []);
+    const { id, founders, generation = 0 } = record;
+    // Nor a founder's once the group was recovered: then it began anew, with the survivor alone.
+    const isFounder = generation === 0 && founders.some(({ replica }) => replica === own.replica);
+    await this.open(id, own.replica, isFounder ? founders : [], generation);
   }
 
   /** Replicas that have no place here any more, and that nobody waits for. */
@@ -193,9 +207,11 @@ export class LocalShards {
     return [...this.replicas]
       .filter(([id, group]) => {
         if (!isUnnamed(topology, id, group.replica) || group.isLeader) return false;
-        const { membership } = group.status().membership;
+        const { membership, outdatedBy } = group.status();
         const looks = this.unnamed.get(group.replica) ?? 0;
-        return !isVoter(membership, group.replica) || looks >= farewellRounds;
+        // One of a generation that is over counts nowhere, whatever its own log says.
+        if (outdatedBy > 0 || !isVoter(membership.membership, group.replica)) return true;
+        return looks >= farewellRounds;
       })
       .map(([id]) => id);
   }
@@ -215,12 +231,13 @@ export class LocalShards {
     id: GroupId,
     replica: ReplicaId,
     founders: readonly ReplicaRecord[],
+    generation: Generation = 0,
   ): Promise<void> {
     this.opening.add(id);
     const group =
       id === metadataGroup
-        ? await this.options.metadata.open(replica, founders)
-        : await this.openShard(id, replica, founders);
+        ? await this.options.metadata.open(replica, founders, generation)
+        : await this.openShard(id, replica, founders, generation);
     this.opening.delete(id);
     this.replicas.set(id, group);
   }
@@ -229,6 +246,7 @@ export class LocalShards {
     id: GroupId,
     replica: ReplicaId,
     founders: readonly ReplicaRecord[],
+    generation: Generation,
   ): Promise<LocalReplica> {
     const { host, engine, clock, log, onFatal } = this.options;
     let machine: ShardMachine | undefined;
@@ -236,6 +254,7 @@ export class LocalShards {
       id,
       replica,
       firstMembers: founders.map((founder) => ({ id: founder.replica, node: founder.node })),
+      generation,
       createMachine: (prefix) => (machine = new ShardMachine(engine, prefix)),
     });
     if (machine === undefined) throw new Error(`shard ${id} was opened without its state machine`);
@@ -256,7 +275,12 @@ export class LocalShards {
         this.unnamed.set(group.replica, (this.unnamed.get(group.replica) ?? 0) + 1);
     for (const record of groupRecords(topology)) {
       const group = this.replicas.get(record.id);
-      if (group?.isLeader === true) this.keepMembers(group, record, topology);
+      const { generation = 0 } = record;
+      // Of a lower one: its majority, even if all of it came back, must not go on (rule D07).
+      group?.learnGeneration(generation);
+      // Of a higher one: the members that the record names are those of before the recovery.
+      if (group?.isLeader === true && group.generation === generation)
+        this.keepMembers(group, record, topology);
     }
     if (this.departing(topology).length > 0 || this.arriving(topology).length > 0)
       this.align(topology);
@@ -299,8 +323,8 @@ export class LocalShards {
 }
 
 /** Nobody founds a replica of the metadata group by the topology: its founders made the topology. */
-function groupRecords({ metadata, shards }: Topology): readonly GroupRecord[] {
-  return [{ id: metadataGroup, replicas: metadata, founders: [] }, ...shards];
+function groupRecords({ metadata, generation = 0, shards }: Topology): readonly GroupRecord[] {
+  return [{ id: metadataGroup, replicas: metadata, founders: [], generation }, ...shards];
 }
 
 /**

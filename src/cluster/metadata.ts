@@ -2,7 +2,7 @@
  * The metadata group as a service: commands in, their outcome or an error that says what to do. The
  * node's replica of the group comes and goes as the topology says; without one, somebody else leads.
  */
-import type { LogIndex, ReplicaId } from '../../raft/index.js';
+import type { Generation, LogIndex, ReplicaId } from '../../raft/index.js';
 import type { Engine } from '../../storage/index.js';
 import { KvError } from '../errors.js';
 import type { Group, ProposeOutcome } from '../group/group.js';
@@ -36,12 +36,17 @@ export class Metadata implements MetadataReplica {
     this.options = options;
   }
 
-  async open(replica: ReplicaId, founders: readonly ReplicaRecord[]): Promise<LocalReplica> {
+  async open(
+    replica: ReplicaId,
+    founders: readonly ReplicaRecord[],
+    generation: Generation,
+  ): Promise<LocalReplica> {
     const { host, engine, onTopology } = this.options;
     const group = await host.addGroup<MetaResult>({
       id: metadataGroup,
       replica,
       firstMembers: founders.map((founder) => ({ id: founder.replica, node: founder.node })),
+      generation,
       createMachine: (prefix) => {
         const machine = new MetaMachine(engine, prefix);
         machine.onTopology = onTopology;

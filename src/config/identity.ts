@@ -90,6 +90,18 @@ export class Identity {
     return Identity.open({ ...options, nodeId });
   }
 
+  /** Whose directory this is; nothing is created. Throws IdentityMismatch when it is nobody's. */
+  static read(directory: string): { readonly clusterId: string; readonly nodeId: number } {
+    const path = join(directory, fileName);
+    if (!existsSync(path)) {
+      throw new IdentityMismatch(
+        `${directory} is not the data directory of a node: no ${fileName}`,
+      );
+    }
+    const { clusterId, nodeId } = parse(path);
+    return { clusterId, nodeId };
+  }
+
   /** 0: the cluster has not been asked yet. */
   get nodeId(): number {
     return this.fields.nodeId;

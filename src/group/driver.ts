@@ -12,6 +12,7 @@ import {
   type Entry,
   type EntryId,
   type Fetch,
+  type Generation,
   type GroupId,
   type LogIndex,
   type Membership,
@@ -28,7 +29,7 @@ import {
   type Term,
 } from '../../raft/index.js';
 import { hashReplica } from '../../storage/index.js';
-import type { IncomingSnapshot } from '../transport/transport.js';
+import type { GroupMessage, IncomingSnapshot } from '../transport/transport.js';
 import { Applier } from './applier.js';
 import type { DriverSurroundings, GroupContext } from './group-context.js';
 import type { Group, GroupFigures, HashAt, ProposeOutcome, ReplicaHash } from './group.js';
@@ -72,6 +73,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   private installing: Promise<void> | undefined;
   private incoming: IncomingSnapshot | undefined;
   private closed = false;
+  private outdatedBy: Generation = 0;
   /** The members of the quiet group were all connected, after the last message that came. */
   private watched = false;
   private campaignsAtBirth: boolean;
@@ -116,6 +118,10 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     return this.node.isLeader;
   }
 
+  get generation(): Generation {
+    return this.node.generation;
+  }
+
   get term(): Term {
     return this.node.term;
   }
@@ -134,7 +140,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   }
 
   get isRestoring(): boolean {
-    return this.node.restoring;
+    return this.node.restoring || this.node.outdatedBy > 0;
   }
 
   propose(payload: Uint8Array, done: (outcome: ProposeOutcome<R>) => void): void {
@@ -160,7 +166,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   }
 
   readIndex({ lease }: { readonly lease: boolean }, done: ReadDone): void {
-    if (this.closed || this.node.restoring) {
+    if (this.closed || this.isRestoring) {
       const reason = this.closed ? 'closed' : 'restoring';
       queueMicrotask(() => {
         done({ kind: 'notReady', reason });
@@ -191,6 +197,13 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     const accepted = this.node.transferLeadership(to);
     this.surroundings.wake();
     return accepted;
+  }
+
+  learnGeneration(generation: Generation): void {
+    if (generation <= this.node.generation) return;
+    this.node.learnGeneration(generation);
+    this.noticeGeneration();
+    this.surroundings.wake();
   }
 
   status(): RaftStatus {
@@ -270,11 +283,12 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   }
 
   /** `from`: the node the message came from; its replica lives there. */
-  step(from: NodeId, message: Message): void {
+  step(from: NodeId, { message, generation }: Omit<GroupMessage, 'group'>): void {
     // It may be awake for a moment, and fall quiet again behind a connection that broke meanwhile.
     this.watched = false;
     if (this.places.get(message.from) !== from) this.places.set(message.from, from);
-    this.node.step(message);
+    this.node.step(message, generation);
+    this.noticeGeneration();
     this.surroundings.wake();
   }
 
@@ -284,9 +298,10 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
       incoming.finish({ ok: false, reason: 'another snapshot is being installed' });
       return;
     }
-    const { from, to, term, snapshot } = incoming.header;
+    const { generation, from, to, term, snapshot } = incoming.header;
     this.incoming = incoming;
-    this.step(incoming.node, { type: 'snapshot', from, to, term, snapshot });
+    const message: Message = { type: 'snapshot', from, to, term, snapshot };
+    this.step(incoming.node, { generation, message });
     this.pump();
     if (this.incoming === undefined) return;
     this.incoming = undefined;
@@ -344,7 +359,9 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   private send(message: Message): void {
     const node = this.places.get(message.to);
-    if (node !== undefined) this.surroundings.transport.send(node, this.id, message);
+    if (node === undefined) return;
+    const { generation } = this.node;
+    this.surroundings.transport.send(node, { group: this.id, generation, message });
   }
 
   private persist({ hardState, entries, logReset: reset, messagesAfterPersist }: Ready): void {
@@ -365,7 +382,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     try {
       for (const message of messages) {
         // Our own vote, now that it is durable (D02).
-        if (message.to === this.replica) this.node.step(message);
+        if (message.to === this.replica) this.node.step(message, this.node.generation);
         else this.send(message);
       }
       this.node.persisted(last === undefined ? undefined : { term: last.term, index: last.index });
@@ -469,6 +486,19 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   }
 
   // ---- small stuff
+
+  /** Once: what it holds may be told to nobody any more, not even as an old value (rule D07). */
+  private noticeGeneration(): void {
+    const { generation, outdatedBy } = this.node;
+    if (outdatedBy === this.outdatedBy) return;
+    this.outdatedBy = outdatedBy;
+    this.caughtUpAtMs = Number.NEGATIVE_INFINITY;
+    this.surroundings.logLine(
+      'warn',
+      { group: this.id, replica: this.replica, generation, outdatedBy },
+      'this group was recovered without this replica: it is silent from now on',
+    );
+  }
 
   private noticeLeadership(): void {
     const leading = this.node.isLeader;

@@ -2,6 +2,7 @@
  * A Raft group as a service: what the floors above may ask of it.
  */
 import type {
+  Generation,
   GroupId,
   LogIndex,
   MembershipAt,
@@ -56,6 +57,8 @@ export type ReadOutcome =
 export interface Group<R> {
   readonly id: GroupId;
   readonly replica: ReplicaId;
+  /** Of this replica, as long as it lives (rule D07). */
+  readonly generation: Generation;
   readonly isLeader: boolean;
   readonly term: Term;
   /** The node that leads, as far as this replica knows. */
@@ -63,7 +66,10 @@ export interface Group<R> {
   readonly appliedIndex: LogIndex;
   /** In force now, committed or not. The same object until it changes. */
   readonly membership: MembershipAt;
-  /** Its state is being rebuilt from a snapshot: it can answer nothing. */
+  /**
+   * It can answer nothing: its state is being rebuilt from a snapshot, or its generation is over and
+   * the replica as a whole is to be replaced (rule D07).
+   */
   readonly isRestoring: boolean;
   /** Monotonic ms (of the node's clock) at which this replica last knew itself caught up with its
    *  leader's commit index; bounds the age of a stale read. */
@@ -77,6 +83,8 @@ export interface Group<R> {
     done: (outcome: ProposeOutcome<undefined>) => void,
   ): void;
   transferLeadership(to: ReplicaId): boolean;
+  /** Who knows says that the group is of this generation: a replica of a lower one falls silent. */
+  learnGeneration(generation: Generation): void;
   status(): RaftStatus;
   /** Counters and queue lengths, for metrics. */
   figures(): GroupFigures;

@@ -6,6 +6,7 @@ import {
   membershipOf,
   newGroupState,
   noReplica,
+  type Generation,
   type GroupId,
   type Member,
   type NodeId,
@@ -49,6 +50,8 @@ export interface GroupOptions<R> {
   readonly replica: ReplicaId;
   /** The first voters of the group: only used when the replica is new. */
   readonly firstMembers: readonly Member[];
+  /** Of the group as it is now; 0 if left out. Only used when the replica is new (rule D07). */
+  readonly generation?: Generation;
   /** `prefix`: where the machine's keys live in the engine. */
   readonly createMachine: (prefix: Uint8Array) => StateMachine<R>;
 }
@@ -58,6 +61,7 @@ export type HostedGroup = Pick<
   Driver<unknown>,
   | 'id'
   | 'replica'
+  | 'generation'
   | 'isLeader'
   | 'tick'
   | 'sleeps'
@@ -246,15 +250,15 @@ export class Host {
   }
 
   private async restore<R>(
-    { id, replica, firstMembers }: GroupOptions<R>,
+    { id, replica, firstMembers, generation = 0 }: GroupOptions<R>,
     prefix: Uint8Array,
   ): Promise<{ state: RestoredState; isNew: boolean; needsSnapshot: boolean }> {
     const { log, engine, logLine } = this.options;
     const recovered = log.recovered.find((group) => group.group === id);
     if (recovered === undefined) {
       const membership = membershipOf(firstMembers);
-      await log.createGroup({ group: id, replica, membership });
-      return { state: newGroupState(membership), isNew: true, needsSnapshot: false };
+      await log.createGroup({ group: id, replica, membership, generation });
+      return { state: newGroupState(membership, generation), isNew: true, needsSnapshot: false };
     }
     if (recovered.replica !== replica) {
       throw new Error(
@@ -330,11 +334,11 @@ export class Host {
 
   /** A replica is created by an order, never by a message (rule D01): unknown ones are dropped. */
   private onMessages(from: NodeId, messages: readonly GroupMessage[]): void {
-    for (const { group, message } of messages) {
+    for (const { group, generation, message } of messages) {
       const driver = this.groups.get(group);
       if (driver === undefined) this.dropped.unknownGroup++;
       else if (message.to !== driver.replica) this.dropped.otherReplica++;
-      else driver.step(from, message);
+      else driver.step(from, { generation, message });
     }
   }
 

@@ -70,14 +70,15 @@ function stateOf(
   appliedIndex: number,
   restoring: boolean,
 ): RestoredState {
-  const { hardState, firstIndex, lastIndex, termRuns, memberships, tail } = recovered;
-  return { hardState, firstIndex, lastIndex, termRuns, memberships, tail, appliedIndex, restoring };
+  const { group: _, replica: _replica, appliedDurable: _durable, ...state } = recovered;
+  return { ...state, appliedIndex, restoring };
 }
 
 function afterReset(recovered: RecoveredGroup, snapshot: SnapshotMeta): RestoredState {
   const { index, term, membership } = snapshot;
   const hardTerm = Math.max(recovered.hardState.term, term);
   return {
+    generation: recovered.generation,
     hardState: { ...recovered.hardState, term: hardTerm, commit: index },
     firstIndex: index + 1,
     lastIndex: index,

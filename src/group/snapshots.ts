@@ -27,7 +27,9 @@ export async function sendSnapshot<R>(
   if (term === undefined || !driver.isLeader) return { index: 0, ok: false };
   const snapshot: SnapshotMeta = { index, term, membership: driver.node.membershipAt(index) };
   const chunks = exportSnapshot(surroundings.engine, machine.range);
-  const header = { group: driver.id, from: driver.replica, to, term: driver.term, snapshot };
+  const { generation } = driver.node;
+  const { id: group, replica: from, term: inTerm } = driver;
+  const header = { group, generation, from, to, term: inTerm, snapshot };
   try {
     const { ok, reason } = await surroundings.transport.sendSnapshot(node, header, chunks);
     surroundings.logLine(

@@ -18,6 +18,7 @@ import {
   applyUndrain,
 } from './node-commands.js';
 import { applyEndOperation } from './operations.js';
+import { applyRecoverGroup } from './recovery-command.js';
 import { problemOfSetting } from './settings.js';
 import {
   applyAddReplica,
@@ -48,11 +49,14 @@ export function applyCommand(
         topology,
         result: { kind: 'done', changed: false, version, issued: effect.issued },
       };
-    case 'changed':
+    case 'changed': {
+      // Later than both: a recovery leaps ahead by more than one.
+      const next = effect.topology.version + 1;
       return {
-        topology: { ...effect.topology, version: version + 1 },
-        result: { kind: 'done', changed: true, version: version + 1, issued: effect.issued },
+        topology: { ...effect.topology, version: next },
+        result: { kind: 'done', changed: true, version: next, issued: effect.issued },
       };
+    }
   }
 }
 
@@ -112,6 +116,8 @@ function effectOf(topology: Topology, command: MetaCommand): Effect {
       return applySetMetadata(topology, command);
     case 'hash':
       return unchanged();
+    case 'recoverGroup':
+      return applyRecoverGroup(topology, command);
   }
 }
 

@@ -95,6 +95,17 @@ const setMetadata = z.strictObject({
 
 /** Changes nothing: every replica takes the hash of its state where it stands. */
 const hash = z.strictObject({ kind: z.literal('hash') });
+/**
+ * A group was recovered by force with one survivor (rule D07); group 0 is the metadata group itself.
+ * Said by whoever leads it, again and again until the topology has it.
+ */
+const recoverGroup = z.strictObject({
+  kind: z.literal('recoverGroup'),
+  group: number,
+  generation: number,
+  replica: number,
+  node: number,
+});
 
 const commandSchema = z
   .discriminatedUnion('kind', [
@@ -115,6 +126,7 @@ const commandSchema = z
     endOperation,
     setMetadata,
     hash,
+    recoverGroup,
   ])
   .readonly();
 
@@ -155,6 +167,7 @@ export type RefusalReason =
   | 'badShardCount'
   | 'badSetting'
   | 'badMetadata'
+  | 'badGeneration'
   | 'addressTaken'
   | 'notEnoughHosts'
   | 'sharedHost'

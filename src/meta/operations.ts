@@ -2,7 +2,7 @@
  * Operations: what has been begun and takes its time. The acting leader of the metadata group drives
  * them; here is only what is to be, how far it is, and how it ended.
  */
-import type { NodeId } from '../../raft/index.js';
+import type { GroupId, NodeId } from '../../raft/index.js';
 import type { CommandOf } from './commands.js';
 import { changed, refused, unchanged, withNode, withShard, type Effect } from './effect.js';
 import {
@@ -127,6 +127,17 @@ export function endReplacementsOf(topology: Topology, id: NodeId): Topology {
     if (!stays) next = takenBack(next, replacement);
   }
   return next;
+}
+
+/** The shard was recovered by force: its members are others now, and nothing is taken back. */
+export function endReplacementOf(topology: Topology, id: GroupId): Topology {
+  const progress = `shard ${id} was recovered by force`;
+  return topology.operations
+    .filter(({ state, replacement }) => state === 'running' && replacement?.shard === id)
+    .reduce(
+      (next, operation) => withOperation(next, { ...operation, state: 'failed', progress }),
+      topology,
+    );
 }
 
 function withOperation(topology: Topology, operation: OperationRecord): Topology {

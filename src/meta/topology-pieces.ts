@@ -46,6 +46,7 @@ const headSchema = z.strictObject({
   birth: z.string(),
   version: int,
   metadata: z.array(replica),
+  generation: int.exactOptional(),
   settings: z.record(z.string(), int),
   next: z.strictObject({ node: int, replica: int, shard: int, operation: int }),
 });
@@ -59,8 +60,12 @@ const nodeSchema = z.strictObject({
   state: z.enum(['up', 'suspect', 'down', 'draining', 'removed']),
   stateSinceMs: int,
 });
-/** id, replication, replicas and founders as [replica, node, ...] (0: the same), birth slots. */
-const shardSchema = z.tuple([group, int, ints, z.union([z.literal(0), ints]), ints]);
+/**
+ * id, replication, replicas and founders as [replica, node, ...] (0: the same), birth slots, and the
+ * generation unless it is 0.
+ */
+const foundersSchema = z.union([z.literal(0), ints]);
+const shardSchema = z.tuple([group, int, ints, foundersSchema, ints, int.optional()]);
 const operationSchema = z.strictObject({
   id: int,
   kind: z.enum(['replaceReplica', 'drainNode', 'removeNode']),
@@ -134,7 +139,8 @@ function compare<T extends { readonly id: number }>(
   for (const id of gone.keys()) pieces.set(nameOf(id), undefined);
 }
 
-function headPiece({ clusterId, birth, version, metadata, settings, next }: Topology): string {
+function headPiece(topology: Topology): string {
+  const { clusterId, birth, version, metadata, generation, settings, next } = topology;
   const sorted = Object.fromEntries(Object.entries(settings).toSorted(byName));
   return JSON.stringify({
     format: formatVersion,
@@ -142,6 +148,7 @@ function headPiece({ clusterId, birth, version, metadata, settings, next }: Topo
     birth,
     version,
     metadata: metadata.map(plainReplica),
+    ...(generation === undefined ? {} : { generation }),
     settings: sorted,
     next: {
       node: next.node,
@@ -167,15 +174,18 @@ function nodePiece(each: NodeRecord): string {
   });
 }
 
-function shardPiece({ id, replication, replicas, founders, birthSlots }: ShardRecord): string {
+function shardPiece(shard: ShardRecord): string {
+  const { id, replication, replicas, founders, birthSlots, generation = 0 } = shard;
   const now = replicas.flatMap((each) => [each.replica, each.node]);
   const first = founders.flatMap((each) => [each.replica, each.node]);
   const same = JSON.stringify(now) === JSON.stringify(first);
   const slots = birthSlots.flatMap((range) => [range.first, range.last]);
-  return JSON.stringify([id, replication, now, same ? 0 : first, slots]);
+  const last = generation === 0 ? [] : [generation];
+  return JSON.stringify([id, replication, now, same ? 0 : first, slots, ...last]);
 }
 
-function shardOf([id, replication, now, first, slots]: z.output<typeof shardSchema>): ShardRecord {
+function shardOf(piece: z.output<typeof shardSchema>): ShardRecord {
+  const [id, replication, now, first, slots, generation] = piece;
   const replicas = pairs(now).map(replicaOf);
   return {
     id,
@@ -183,6 +193,7 @@ function shardOf([id, replication, now, first, slots]: z.output<typeof shardSche
     replication,
     founders: first === 0 ? replicas : pairs(first).map(replicaOf),
     birthSlots: pairs(slots).map(([from, to]) => ({ first: from, last: to })),
+    ...(generation === undefined ? {} : { generation }),
   };
 }
 

@@ -2,7 +2,13 @@
  * The cluster as its metadata group knows it: a plain, frozen value with a version. Everybody else
  * holds a copy that may be old; nothing is decided by a copy.
  */
-import { groupId, type GroupId, type NodeId, type ReplicaId } from '../../raft/index.js';
+import {
+  groupId,
+  type Generation,
+  type GroupId,
+  type NodeId,
+  type ReplicaId,
+} from '../../raft/index.js';
 import type { SlotMap, SlotRange } from './slot-map.js';
 
 /** `suspect` and `down`: its connections are gone, for short or long. `draining`: its replicas leave. */
@@ -46,6 +52,8 @@ export interface ShardRecord {
   readonly founders: readonly ReplicaRecord[];
   /** Slots it is given at its birth, at epoch 1; none for a shard that is to be filled by migrations. */
   readonly birthSlots: readonly { readonly first: number; readonly last: number }[];
+  /** Of the Raft group; absent until it is recovered by force for the first time (rule D07). */
+  readonly generation?: Generation;
 }
 
 export interface Replacement {
@@ -82,6 +90,8 @@ export interface Topology {
   readonly nodes: readonly NodeRecord[];
   /** Whom the metadata group itself is to consist of. */
   readonly metadata: readonly ReplicaRecord[];
+  /** Of the metadata group; as that of a shard. */
+  readonly generation?: Generation;
   readonly shards: readonly ShardRecord[];
   /**
    * Ascending, touching one another, covering all slots (once there is a cluster); neighbours differ
@@ -132,6 +142,11 @@ export function shardRecordOf({ shards }: Topology, id: number): ShardRecord | u
     shardIndexes.set(shards, index);
   }
   return index.get(id);
+}
+
+/** Of the Raft group of a shard, or of the metadata group (0). */
+export function generationOf(topology: Topology, group: GroupId): Generation {
+  return (group === metadataGroup ? topology : shardRecordOf(topology, group))?.generation ?? 0;
 }
 
 /**

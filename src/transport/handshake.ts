@@ -6,7 +6,8 @@
 import { codecOf } from '../../proto/definitions.js';
 import type { NodeId } from '../../raft/index.js';
 
-export const peerProtocol = 1;
+/** 2: messages and snapshots carry the generation of their group. */
+export const peerProtocol = 2;
 
 export interface Hello {
   protocol: number;

@@ -290,7 +290,8 @@ class ChunkQueue implements AsyncIterable<Uint8Array> {
 
 function decodeHead(bytes: Uint8Array): SnapshotHeader {
   const reader = new ByteReader(bytes);
-  const group = groupId(reader.u32());
+  const [group, generation] = [groupId(reader.u32()), reader.u32()];
   const [from, to] = [replicaId(reader.u32()), replicaId(reader.u32())];
-  return { group, from, to, term: reader.u64(), snapshot: decodeSnapshotMeta(reader) };
+  const head = { group, generation, from, to, term: reader.u64() };
+  return { ...head, snapshot: decodeSnapshotMeta(reader) };
 }

@@ -2,7 +2,7 @@
  * The transport in memory, for tests and simulation: the same frames and the same codec as over TCP,
  * a network that can be cut, slowed and listened to, and no sockets.
  */
-import type { GroupId, Message, NodeId } from '../../raft/index.js';
+import type { NodeId } from '../../raft/index.js';
 import { ByteReader } from '../bytes.js';
 import type { Clock } from '../observe/clock.js';
 import { FrameKind, FrameParser, FrameWriter } from './frame.js';
@@ -176,12 +176,11 @@ export class MemoryTransport implements Transport {
     return Promise.resolve();
   }
 
-  send(to: NodeId, group: GroupId, message: Message): void {
-    const groupMessage = { group, message };
+  send(to: NodeId, message: GroupMessage): void {
     if (!this.isOpen || !this.network.isUp(this.node, to)) {
       this.counts.messagesDropped++;
-    } else if (this.network.filter(this.node, to, groupMessage) === 'pass') {
-      encodeMessage(this.frameTo(to).payload, groupMessage);
+    } else if (this.network.filter(this.node, to, message) === 'pass') {
+      encodeMessage(this.frameTo(to).payload, message);
       this.counts.messagesOut++;
     }
   }

@@ -3,7 +3,7 @@
  * breaks, with growing pauses; probed for life, round trip and clock.
  */
 import { connect, type Socket } from 'node:net';
-import type { GroupId, Message, NodeId } from '../../raft/index.js';
+import type { NodeId } from '../../raft/index.js';
 import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import { ByteReader, ByteWriter } from '../bytes.js';
@@ -24,6 +24,7 @@ import {
   type OwnIdentity,
 } from './handshake.js';
 import { encodeMessage, MalformedMessage, wellFormed } from './message-codec.js';
+import type { GroupMessage } from './transport.js';
 
 /**
  * A frame that is longer leaves before the end of the turn: with the largest entry behind it, it
@@ -105,11 +106,11 @@ export class OutgoingConnection {
   }
 
   /** Joins the frame of this turn; false when there is no connection. */
-  add(group: GroupId, message: Message): boolean {
+  add(message: GroupMessage): boolean {
     if (!this.connected) return false;
     if (this.frame.size > frameBytesWanted) this.flush();
     if (this.frame.isEmpty) this.frame.begin(FrameKind.messages);
-    encodeMessage(this.frame.payload, { group, message });
+    encodeMessage(this.frame.payload, message);
     this.messages++;
     return true;
   }

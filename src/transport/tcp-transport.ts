@@ -3,7 +3,7 @@
  * each peer one that it opened, and one more for each snapshot on its way.
  */
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
-import type { GroupId, Message, NodeId } from '../../raft/index.js';
+import type { NodeId } from '../../raft/index.js';
 import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { DirectoryRegistry, OwnIdentity } from './handshake.js';
@@ -15,7 +15,13 @@ import {
   type PeerAddress,
 } from './outgoing-connection.js';
 import { SnapshotSender, type SnapshotResult } from './snapshot-sender.js';
-import type { PeerState, SnapshotHeader, Transport, TransportReceiver } from './transport.js';
+import type {
+  GroupMessage,
+  PeerState,
+  SnapshotHeader,
+  Transport,
+  TransportReceiver,
+} from './transport.js';
 
 export const defaultConnectionLimits: ConnectionLimits = {
   queueBytesMax: 64 * 1024 * 1024,
@@ -111,8 +117,8 @@ export class TcpTransport implements Transport {
     return (this.server.address() as AddressInfo).port;
   }
 
-  send(to: NodeId, group: GroupId, message: Message): void {
-    if (this.outgoing.get(to)?.add(group, message) !== true) {
+  send(to: NodeId, message: GroupMessage): void {
+    if (this.outgoing.get(to)?.add(message) !== true) {
       this.count('messagesDropped');
       return;
     }

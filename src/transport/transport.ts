@@ -4,16 +4,28 @@
  * Delivery is at most once and may reorder between connections; Raft resends. Everything sent to
  * one node in one turn of the event loop leaves in one frame with one write.
  */
-import type { GroupId, Message, NodeId, SnapshotMeta, ReplicaId, Term } from '../../raft/index.js';
+import type {
+  Generation,
+  GroupId,
+  Message,
+  NodeId,
+  ReplicaId,
+  SnapshotMeta,
+  Term,
+} from '../../raft/index.js';
 
 export interface GroupMessage {
   readonly group: GroupId;
+  /** The sender's (rule D07). */
+  readonly generation: Generation;
   readonly message: Message;
 }
 
 /** What goes before the bytes of a snapshot. */
 export interface SnapshotHeader {
   readonly group: GroupId;
+  /** The sender's (rule D07). */
+  readonly generation: Generation;
   readonly from: ReplicaId;
   readonly to: ReplicaId;
   readonly term: Term;
@@ -58,7 +70,7 @@ export interface Transport {
    * Queues a message for the frame of this turn. A full queue, or no connection, drops it (counted):
    * Raft resends. Never addressed to this node itself.
    */
-  send(to: NodeId, group: GroupId, message: Message): void;
+  send(to: NodeId, message: GroupMessage): void;
   /**
    * Sends a snapshot; resolves with the receiver's verdict, or `ok: false` when the connection
    * broke. Chunks are pulled only as fast as the receiver takes them.

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { noReplica } from '../../raft/index.js';
-import type { Entry, HardState, LogIndex, ReplicaId } from '../../raft/index.js';
+import type { Entry, Generation, HardState, LogIndex, ReplicaId } from '../../raft/index.js';
 import { entryBytes } from './record.js';
 import type { AppendRecord, GroupCheckpoint } from './record.js';
 import type { LogWrite } from './types.js';
@@ -17,12 +17,14 @@ export class GroupAdmission {
   readonly replica: ReplicaId;
   /** Writes with entries or a reset that are not durable yet. */
   underWay = 0;
+  private generation: Generation;
   private firstIndex: LogIndex;
   private lastIndex: LogIndex;
   private hardState: Pick<HardState, 'term' | 'vote'>;
 
   constructor(state: GroupCheckpoint) {
     this.replica = state.replica;
+    this.generation = state.generation;
     this.firstIndex = state.firstIndex;
     this.lastIndex = state.lastIndex;
     this.hardState = state.hardState;
@@ -30,6 +32,7 @@ export class GroupAdmission {
 
   /** Throws on a write that does not follow from what was appended before. */
   admit(write: LogWrite): void {
+    if (write.generation !== undefined) this.admitGeneration(write.generation);
     if (write.reset !== undefined) {
       this.firstIndex = write.reset.index + 1;
       this.lastIndex = write.reset.index;
@@ -55,6 +58,12 @@ export class GroupAdmission {
     );
     this.firstIndex = firstIndex;
     return true;
+  }
+
+  private admitGeneration(generation: Generation): void {
+    const before = this.generation;
+    assert(generation > before, `generations rise: ${generation} after ${before}`);
+    this.generation = generation;
   }
 
   private admitEntries(entries: readonly Entry[]): void {
@@ -85,11 +94,20 @@ export class GroupAdmission {
  * appended.
  */
 export function recordsOf(write: LogWrite, replica: ReplicaId): readonly AppendRecord[] {
-  const { group, reset, hardState, entries = [] } = write;
-  const head: AppendRecord = { kind: 'append', group, replica, reset, hardState, entries };
+  const { group, generation, reset, hardState, entries = [] } = write;
+  const head: AppendRecord = {
+    kind: 'append',
+    group,
+    replica,
+    generation,
+    reset,
+    hardState,
+    entries,
+  };
   const cuts = cutsOf(entries);
   if (cuts.length === 0) return [head];
-  const later = { kind: 'append', group, replica, reset: undefined, hardState: undefined } as const;
+  const nothing = { generation: undefined, reset: undefined, hardState: undefined };
+  const later = { kind: 'append', group, replica, ...nothing } as const;
   return [0, ...cuts].map((from, i) => {
     const part = entries.slice(from, cuts[i]);
     return i === 0 ? { ...head, entries: part } : { ...later, entries: part };

@@ -5,8 +5,8 @@
  */
 import assert from 'node:assert/strict';
 import { EntryKind, decodeMembership, noReplica } from '../../raft/index.js';
-import type { Entry, GroupId, HardState, LogIndex, MembershipAt } from '../../raft/index.js';
-import type { ReplicaId, SnapshotMeta, Term, TermRun } from '../../raft/index.js';
+import type { Entry, Generation, GroupId, HardState, LogIndex } from '../../raft/index.js';
+import type { MembershipAt, ReplicaId, SnapshotMeta, Term, TermRun } from '../../raft/index.js';
 import { FrameRuns, droppedSegment } from './frame-runs.js';
 import type { FramePlace } from './frame-runs.js';
 import type { GroupCheckpoint, GroupCreatedRecord } from './record.js';
@@ -16,6 +16,7 @@ export class GroupIndex {
   readonly group: GroupId;
   readonly replica: ReplicaId;
   readonly runs: FrameRuns;
+  generation: Generation;
   hardState: HardState;
   /** `lastIndex + 1` if the log is empty. */
   firstIndex: LogIndex;
@@ -29,6 +30,7 @@ export class GroupIndex {
   constructor(state: GroupCheckpoint, use: SegmentUse) {
     this.group = state.group;
     this.replica = state.replica;
+    this.generation = state.generation;
     this.hardState = state.hardState;
     this.firstIndex = state.firstIndex;
     this.lastIndex = state.lastIndex;
@@ -44,12 +46,13 @@ export class GroupIndex {
 
   /** A copy of the state, for a checkpoint. */
   checkpoint(): GroupCheckpoint {
-    const { group, replica, hardState, firstIndex, lastIndex, appliedDurable } = this;
+    const { group, replica, generation, hardState, firstIndex, lastIndex, appliedDurable } = this;
     const termRuns = [...this.termRuns];
     const memberships = [...this.memberships];
     return {
       group,
       replica,
+      generation,
       hardState,
       firstIndex,
       lastIndex,
@@ -141,10 +144,11 @@ export class GroupIndex {
 
 /** A log that never held anything: the first entry will be 1 (or come after a reset). */
 export function emptyGroup(record: GroupCreatedRecord): GroupCheckpoint {
-  const { group, replica, membership } = record;
+  const { group, replica, generation, membership } = record;
   return {
     group,
     replica,
+    generation,
     hardState: { term: 0, vote: noReplica, commit: 0 },
     firstIndex: 1,
     lastIndex: 0,

@@ -54,6 +54,7 @@ export class LogState {
     switch (record.kind) {
       case 'append': {
         const index = this.owned(record);
+        if (record.generation !== undefined) index.generation = record.generation;
         if (record.reset !== undefined) index.reset(record.reset);
         index.append(record.entries, place);
         if (record.hardState !== undefined) index.hardState = record.hardState;

@@ -4,7 +4,8 @@
  * of records and the decisions of recovery.
  */
 import assert from 'node:assert/strict';
-import type { Entry, GroupId, LogIndex, Membership, ReplicaId } from '../../raft/index.js';
+import type { Entry, Generation, GroupId, LogIndex, Membership } from '../../raft/index.js';
+import type { ReplicaId } from '../../raft/index.js';
 import { GroupAdmission, recordsOf } from './admission.js';
 import { realDisk } from './disk.js';
 import type { Disk } from './disk.js';
@@ -110,11 +111,15 @@ export class RaftLog {
     return this.floors.get(group) ?? this.state.removedFloor(group);
   }
 
-  /** A new, empty replica; durable on return. Refuses ids at or below the removed floor (D01). */
+  /**
+   * A new, empty replica, of generation 0 unless told; durable on return. Refuses ids at or below the
+   * removed floor (D01).
+   */
   async createGroup(options: {
     readonly group: GroupId;
     readonly replica: ReplicaId;
     readonly membership: Membership;
+    readonly generation?: Generation;
   }): Promise<void> {
     this.assertOpen();
     const { group, replica } = options;
@@ -123,7 +128,7 @@ export class RaftLog {
       throw new Error(`group ${group}: replica ${replica} was removed here (floor ${floor})`);
     }
     if (this.admissions.has(group)) throw new Error(`group ${group} exists already`);
-    const record: GroupCreatedRecord = { ...options, kind: 'groupCreated' };
+    const record: GroupCreatedRecord = { generation: 0, ...options, kind: 'groupCreated' };
     const admission = new GroupAdmission(emptyGroup(record));
     this.admissions.set(group, admission);
     admission.underWay++;

@@ -7,8 +7,9 @@
 import assert from 'node:assert/strict';
 import { EntryKind, decodeMembership, encodeMembership, groupId } from '../../raft/index.js';
 import { noReplica, replicaId } from '../../raft/index.js';
-import type { Entry, GroupId, HardState, LogIndex, Membership } from '../../raft/index.js';
-import type { MembershipAt, ReplicaId, SnapshotMeta, TermRun } from '../../raft/index.js';
+import type { Entry, Generation, GroupId, HardState, LogIndex } from '../../raft/index.js';
+import type { Membership, MembershipAt, ReplicaId, SnapshotMeta } from '../../raft/index.js';
+import type { TermRun } from '../../raft/index.js';
 import { ByteSource } from './bytes.js';
 import type { ByteSink } from './bytes.js';
 
@@ -27,6 +28,7 @@ export const RecordKind = {
 export interface GroupCheckpoint {
   readonly group: GroupId;
   readonly replica: ReplicaId;
+  readonly generation: Generation;
   readonly hardState: HardState;
   readonly firstIndex: LogIndex;
   readonly lastIndex: LogIndex;
@@ -48,11 +50,13 @@ export interface CheckpointRecord {
   readonly removed: readonly RemovedFloor[];
 }
 
-/** In this order: reset, entries (replacing those at or above the first), hard state. */
+/** In this order: generation, reset, entries (replacing those at or above the first), hard state. */
 export interface AppendRecord {
   readonly kind: 'append';
   readonly group: GroupId;
   readonly replica: ReplicaId;
+  /** A higher one than before: the group was recovered by force (rule D07). */
+  readonly generation: Generation | undefined;
   readonly reset: SnapshotMeta | undefined;
   readonly entries: readonly Entry[];
   readonly hardState: HardState | undefined;
@@ -72,6 +76,7 @@ export interface GroupCreatedRecord {
   readonly kind: 'groupCreated';
   readonly group: GroupId;
   readonly replica: ReplicaId;
+  readonly generation: Generation;
   readonly membership: Membership;
 }
 
@@ -117,6 +122,8 @@ export function entryBytes(entry: Entry): number {
 
 const hasReset = 1;
 const hasHardState = 2;
+const hasGeneration = 4;
+const knownFlags = hasReset | hasHardState | hasGeneration;
 
 /** Adds the payload of `record` to the sink. */
 export function encodeRecord(record: LogRecord, sink: ByteSink): void {
@@ -132,6 +139,7 @@ export function encodeRecord(record: LogRecord, sink: ByteSink): void {
       return sink.u64(record.appliedDurable);
     case 'groupCreated':
       putOwner(record, sink);
+      sink.u32(record.generation);
       return putMembership(record.membership, sink);
     case 'groupRemoved':
       return putOwner(record, sink);
@@ -167,7 +175,12 @@ function decodeKind(kind: number, source: ByteSource): LogRecord {
         appliedDurable: source.u64(),
       };
     case RecordKind.groupCreated:
-      return { kind: 'groupCreated', ...takeOwner(source), membership: takeMembership(source) };
+      return {
+        kind: 'groupCreated',
+        ...takeOwner(source),
+        generation: source.u32(),
+        membership: takeMembership(source),
+      };
     case RecordKind.groupRemoved:
       return { kind: 'groupRemoved', ...takeOwner(source) };
     case RecordKind.checkpoint:
@@ -180,10 +193,12 @@ function decodeKind(kind: number, source: ByteSource): LogRecord {
 }
 
 function encodeAppend(record: AppendRecord, sink: ByteSink): void {
-  const { reset, hardState } = record;
+  const { generation, reset, hardState } = record;
   putOwner(record, sink);
   const resetFlag = reset === undefined ? 0 : hasReset;
-  sink.u8(resetFlag | (hardState === undefined ? 0 : hasHardState));
+  const generationFlag = generation === undefined ? 0 : hasGeneration;
+  sink.u8(resetFlag | generationFlag | (hardState === undefined ? 0 : hasHardState));
+  if (generation !== undefined) sink.u32(generation);
   if (reset !== undefined) {
     sink.u64(reset.index);
     sink.u64(reset.term);
@@ -196,9 +211,12 @@ function encodeAppend(record: AppendRecord, sink: ByteSink): void {
 function decodeAppend(source: ByteSource): AppendRecord {
   const owner = takeOwner(source);
   const flags = source.u8();
+  if ((flags & ~knownFlags) !== 0) throw new RangeError(`unknown flags ${flags} of an append`);
+  const generation = (flags & hasGeneration) === 0 ? undefined : source.u32();
   const reset = (flags & hasReset) === 0 ? undefined : takeSnapshotMeta(source);
   const hardState = (flags & hasHardState) === 0 ? undefined : takeHardState(source);
-  return { kind: 'append', ...owner, reset, hardState, entries: takeEntries(source) };
+  const entries = takeEntries(source);
+  return { kind: 'append', ...owner, generation, reset, hardState, entries };
 }
 
 function encodeCheckpoint(record: CheckpointRecord, sink: ByteSink): void {
@@ -223,6 +241,7 @@ function decodeCheckpoint(source: ByteSource): CheckpointRecord {
 
 function putGroupCheckpoint(group: GroupCheckpoint, sink: ByteSink): void {
   putOwner(group, sink);
+  sink.u32(group.generation);
   putHardState(group.hardState, sink);
   sink.u64(group.firstIndex);
   sink.u64(group.lastIndex);
@@ -238,6 +257,7 @@ function putGroupCheckpoint(group: GroupCheckpoint, sink: ByteSink): void {
 
 function takeGroupCheckpoint(source: ByteSource): GroupCheckpoint {
   const owner = takeOwner(source);
+  const generation = source.u32();
   const hardState = takeHardState(source);
   const firstIndex = source.u64();
   const lastIndex = source.u64();
@@ -248,7 +268,8 @@ function takeGroupCheckpoint(source: ByteSource): GroupCheckpoint {
   }
   const memberships: MembershipAt[] = [];
   for (let left = source.u32(); left > 0; left--) memberships.push(takeMembershipAt(source));
-  return { ...owner, hardState, firstIndex, lastIndex, appliedDurable, termRuns, memberships };
+  const bounds = { firstIndex, lastIndex, appliedDurable };
+  return { ...owner, generation, hardState, ...bounds, termRuns, memberships };
 }
 
 interface Owner {

@@ -3,6 +3,7 @@
  */
 import type {
   Entry,
+  Generation,
   GroupId,
   HardState,
   LogIndex,
@@ -29,6 +30,7 @@ export interface RaftLogOptions {
 export interface RecoveredGroup {
   readonly group: GroupId;
   readonly replica: ReplicaId;
+  readonly generation: Generation;
   /** The commit index is a hint, and never above `lastIndex` here. */
   readonly hardState: HardState;
   readonly firstIndex: LogIndex;
@@ -50,6 +52,8 @@ export interface RecoveredGroup {
 /** One group's share of a turn, all of it durable together. */
 export interface LogWrite {
   readonly group: GroupId;
+  /** Raises the replica's generation: forced recovery alone does (rule D07). */
+  readonly generation?: Generation | undefined;
   readonly hardState?: HardState | undefined;
   /** Contiguous; entries at or above the first index are replaced. */
   readonly entries?: readonly Entry[] | undefined;

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { noReplica, replicaId } from '../../raft/index.js';
+import { noReplica, replicaId, type Message } from '../../raft/index.js';
 import { shardId, withShardCluster, type ShardCluster, type ShardNode } from './shard-cluster.js';
 
 /** Looks at the topology come once a second: farewells take ten, and two more are enough. */
@@ -100,7 +100,7 @@ describe('the replacement of a replica', () => {
       await expectGone(cluster, from, replica.old);
       const expectNothing = async (): Promise<void> => {
         const { running } = await leaderOf(cluster);
-        running?.transport.send(from.id, shardId, {
+        const message: Message = {
           type: 'append',
           from: cluster.replicas[0]?.replica ?? replicaId(1),
           to: replicaId(replica.old),
@@ -109,7 +109,8 @@ describe('the replacement of a replica', () => {
           prevTerm: 0,
           commit: 0,
           entries: [],
-        });
+        };
+        running?.transport.send(from.id, { group: shardId, generation: 0, message });
         await cluster.tick(120);
         expect(from.running?.host.statistics()).to.include({ groups: 0, unknownGroup: 1 });
         expect((await from.pairsOf(replica.old)).length).to.equal(0);

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { groupId, nodeId, replicaId, type GroupId } from '../../raft/index.js';
+import { groupId, nodeId, replicaId, type GroupId, type Message } from '../../raft/index.js';
 import { propose, quickRaft, withCluster, type Cluster } from './cluster.js';
 
 const groups = 64;
@@ -115,7 +115,7 @@ describe('the door of a node', () => {
       if (follower?.running === undefined) throw new Error('no follower');
       const { transport } = follower.running;
       const send = (group: GroupId, to: number): void => {
-        leader.running?.transport.send(follower.id, group, {
+        const message: Message = {
           type: 'append',
           from: replicaId(leader.id),
           to: replicaId(to),
@@ -124,7 +124,8 @@ describe('the door of a node', () => {
           prevTerm: 0,
           commit: 0,
           entries: [],
-        });
+        };
+        leader.running?.transport.send(follower.id, { group, generation: 0, message });
       };
       const received = transport.statistics()['messagesIn'] ?? 0;
       send(groupId(7), follower.id);

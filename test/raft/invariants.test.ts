@@ -37,6 +37,8 @@ function status(changes: Partial<RaftStatus> = {}): RaftStatus {
   return {
     id: replicaId(1),
     role: 'follower',
+    generation: 0,
+    outdatedBy: 0,
     term: 3,
     vote: replicaId(2),
     leader: replicaId(2),

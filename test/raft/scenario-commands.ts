@@ -126,7 +126,9 @@ function printStatus(group: ScenarioGroup, id: number): void {
       ` persisted=${status.persistedIndex} commit=${status.commitIndex}` +
       ` applied=${status.appliedIndex} ${describeMembership(membership)} since ${index}` +
       (status.transferTo === noReplica ? '' : ` transferTo=${status.transferTo}`) +
-      (status.restoring ? ' restoring' : ''),
+      (status.restoring ? ' restoring' : '') +
+      (status.generation > 0 ? ` generation=${status.generation}` : '') +
+      (status.outdatedBy > 0 ? ` outdatedBy=${status.outdatedBy}` : ''),
   );
   for (const { id: peer, state, match, next, learner, recentlyActive } of status.progress) {
     group.print(
@@ -190,7 +192,11 @@ const commands: Readonly<Record<string, Command>> = {
     const learners = fieldsOf(words).get('learners');
     group.begin(voters, learners === undefined ? [] : learners.split(',').map(Number));
   },
-  create: (group, words) => group.create(numberAt(words, 0)),
+  create: (group, words) => {
+    const generation = fieldsOf(words.slice(1)).get('generation');
+    group.create(numberAt(words, 0), Number(generation ?? 0));
+  },
+  recover: (group, words) => group.recover(numberAt(words, 0), numberAt(words, 1)),
   destroy: (group, words) => group.remove(numberAt(words, 0)),
   campaign: (group, words) => group.member(numberAt(words, 0)).input((node) => node.campaign()),
   rehearse: (group, words) =>
@@ -233,7 +239,7 @@ const commands: Readonly<Record<string, Command>> = {
   },
   flight: printFlights,
   step: (group, words) =>
-    group.member(numberAt(words, 0)).receive(messageOf(words.slice(1)), undefined),
+    group.member(numberAt(words, 0)).receive(messageOf(words.slice(1)), 0, undefined),
   partition,
   cut: (group, words) => {
     const { from, to } = selectorOf(words);

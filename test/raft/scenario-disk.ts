@@ -2,14 +2,17 @@
  * What one member of a scenario keeps across a crash: hard state, log, and the image of its state
  * machine. Everything in here is durable; what a driver has not synced yet does not get in.
  */
-import { EntryKind, decodeMembership, newGroupState } from '../../raft/index.js';
+import { EntryKind, decodeMembership, forceRecovery, newGroupState } from '../../raft/index.js';
 import type {
   Entry,
   EntryId,
+  Generation,
   HardState,
   LogIndex,
+  Member,
   Membership,
   MembershipAt,
+  Message,
   Ready,
   RestoredState,
   SnapshotMeta,
@@ -31,6 +34,7 @@ export interface Image {
 }
 
 export class ScenarioDisk {
+  generation: Generation = 0;
   hardState: HardState;
   /** The place before the first entry, with the membership in force there. */
   base: SnapshotMeta;
@@ -165,6 +169,7 @@ export class ScenarioDisk {
       this.resetLog(this.image.at);
     }
     return {
+      generation: this.generation,
       hardState: this.hardState,
       firstIndex: this.firstIndex,
       lastIndex: this.lastIndex,
@@ -174,6 +179,14 @@ export class ScenarioDisk {
       appliedIndex: this.image.at.index,
       restoring: this.restoring,
     };
+  }
+
+  /** What `quorate recover apply` does to a replica that does not run (rule D07). */
+  recover(member: Member, generation: Generation): void {
+    const { hardState, entries } = forceRecovery(this.restored(0), member, generation);
+    this.generation = generation;
+    const messagesAfterPersist: Message[] = [];
+    this.write({ hardState, entries, logReset: undefined, messagesAfterPersist });
   }
 
   private termRuns(): readonly TermRun[] {

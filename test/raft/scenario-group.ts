@@ -1,6 +1,13 @@
 /** All members of a scenario, the network between them, and the laws they must keep. */
 import { membershipOf, nodeId, replicaId } from '../../raft/index.js';
-import type { LogIndex, Member, Membership, Message, RaftOptions } from '../../raft/index.js';
+import type {
+  Generation,
+  LogIndex,
+  Member,
+  Membership,
+  Message,
+  RaftOptions,
+} from '../../raft/index.js';
 import { describeMessage } from '../../raft/describe.js';
 import { ScenarioLaws } from './scenario-laws.js';
 import { ScenarioMember } from './scenario-member.js';
@@ -33,7 +40,7 @@ const roundsMax = 200;
 
 export class ScenarioGroup {
   readonly network = new ScenarioNetwork();
-  readonly laws = new ScenarioLaws();
+  private readonly laws: ScenarioLaws[] = [new ScenarioLaws()];
   private readonly members = new Map<number, ScenarioMember>();
   private readonly ownOptions = new Map<number, Partial<RaftOptions>>();
   private options = defaultOptions;
@@ -67,19 +74,36 @@ export class ScenarioGroup {
   }
 
   /** A replica that knows nothing yet, as the host creates it on order of the metadata group. */
-  create(id: number): void {
-    this.add(id, membershipOf([]));
+  create(id: number, generation: Generation): void {
+    this.add(id, membershipOf([]), generation);
   }
 
-  private add(id: number, membership: Membership): void {
+  /** Forced recovery: a member that is down becomes the only voter of a higher generation. */
+  recover(id: number, generation: Generation): void {
+    const recovered = this.member(id);
+    if (!recovered.isDown) throw new Error(`member ${id} runs`);
+    const before = this.lawsOf(recovered.disk.generation);
+    recovered.disk.recover(member(id, id), generation);
+    this.laws[generation] = before.after(recovered.disk.image.at.index);
+  }
+
+  private lawsOf(generation: Generation): ScenarioLaws {
+    const found = this.laws[generation];
+    if (found === undefined) throw new Error(`nobody began generation ${generation}`);
+    return found;
+  }
+
+  private add(id: number, membership: Membership, generation: Generation = 0): void {
     if (this.members.has(id)) throw new Error(`member ${id} exists already`);
     const around = {
       print: (line: string): void => this.print(line),
-      send: (message: Message, image: Flight['image']): void =>
-        this.network.send({ message, image }),
-      laws: this.laws,
+      send: (message: Message, generation: Generation, image: Flight['image']): void =>
+        this.network.send({ message, generation, image }),
+      laws: (of: Generation): ScenarioLaws => this.lawsOf(of),
     };
-    this.members.set(id, new ScenarioMember(replicaId(id), membership, around));
+    const added = new ScenarioMember(replicaId(id), membership, around);
+    added.disk.generation = generation;
+    this.members.set(id, added);
     this.start(id, Number.MAX_SAFE_INTEGER);
   }
 
@@ -154,7 +178,7 @@ export class ScenarioGroup {
   }
 
   private deliverOne(flight: Flight): void {
-    const { message, image } = flight;
+    const { message, generation, image } = flight;
     const receiver = this.members.get(message.to);
     const reachable = receiver !== undefined && !receiver.isDown;
     if (!reachable || this.network.isCut(message.from, message.to)) {
@@ -162,7 +186,7 @@ export class ScenarioGroup {
       return;
     }
     this.print(describeMessage(message));
-    receiver.receive(message, image);
+    receiver.receive(message, generation, image);
     this.reportSnapshot(message, true);
   }
 

@@ -1,6 +1,7 @@
 /**
  * Laws that hold in every scenario whatever its file expects: a recorded expectation can be wrong,
- * these cannot be re-recorded. Breaking one throws.
+ * these cannot be re-recorded. Breaking one throws. They hold within a generation, not between two
+ * (rule D07).
  */
 import type { Entry, LogIndex, Message, ReplicaId, Term } from '../../raft/index.js';
 import { describeEntry, describeMessage } from '../../raft/describe.js';
@@ -12,6 +13,16 @@ export class ScenarioLaws {
   /** The highest index that any member applied: a write up to here may have been acknowledged. */
   private appliedMax: LogIndex = 0;
   private readonly readFloors = new Map<string, LogIndex>();
+
+  /** Of the next generation: it begins with what its survivor had applied, which must stay true. */
+  after(applied: LogIndex): ScenarioLaws {
+    const next = new ScenarioLaws();
+    for (const [index, text] of this.appliedEntries) {
+      if (index <= applied) next.appliedEntries.set(index, text);
+    }
+    next.appliedMax = applied;
+    return next;
+  }
 
   /** Election safety (paper, figure 3): at most one leader in a term. */
   leads(id: ReplicaId, term: Term): void {

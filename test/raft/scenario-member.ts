@@ -6,6 +6,7 @@ import { RawNode, noReplica } from '../../raft/index.js';
 import type {
   Entry,
   Fetch,
+  Generation,
   LogIndex,
   Membership,
   Message,
@@ -38,8 +39,8 @@ export type DriverStep = (typeof driverSteps)[number];
 export interface Surroundings {
   /** Adds one line to the output. */
   readonly print: (line: string) => void;
-  readonly send: (message: Message, image: Image | undefined) => void;
-  readonly laws: ScenarioLaws;
+  readonly send: (message: Message, generation: Generation, image: Image | undefined) => void;
+  readonly laws: (generation: Generation) => ScenarioLaws;
 }
 
 interface WaitingRead {
@@ -90,6 +91,10 @@ export class ScenarioMember {
     return this.node === undefined;
   }
 
+  private get laws(): ScenarioLaws {
+    return this.around.laws(this.disk.generation);
+  }
+
   start(options: RaftOptions, tailMax: number): void {
     if (this.node !== undefined) throw new Error(`member ${this.id} runs already`);
     this.starts++;
@@ -121,12 +126,12 @@ export class ScenarioMember {
     return result;
   }
 
-  receive(message: Message, image: Image | undefined): void {
+  receive(message: Message, generation: Generation, image: Image | undefined): void {
     if (message.type === 'snapshot' && image !== undefined) {
       const { index, term } = message.snapshot;
       this.arrived.set(describePlace(index, term), image);
     }
-    this.input((node) => node.step(message));
+    this.input((node) => node.step(message, generation));
   }
 
   /** Begins reads, all of one turn, and prints the verdicts. */
@@ -141,11 +146,11 @@ export class ScenarioMember {
     const verdict = this.running.readIndex(context);
     switch (verdict.kind) {
       case 'pending':
-        this.around.laws.readBegins(context);
+        this.laws.readBegins(context);
         return 'pending';
       case 'lease': {
         const { index, term } = verdict;
-        this.around.laws.readBegins(context);
+        this.laws.readBegins(context);
         this.reads.push({ context, index, leaseTerm: term });
         return `by lease at ${index} term=${term}`;
       }
@@ -199,7 +204,7 @@ export class ScenarioMember {
       if (image === undefined) throw new Error(`no image for ${describeSnapshot(wanted)}`);
       this.disk.install(image);
       this.committed = [];
-      this.around.laws.installed(this.id, wanted.index);
+      this.laws.installed(this.id, wanted.index);
     }
     this.print(`${ok ? 'installs' : 'fails to install'} ${describeSnapshot(wanted)}`);
     this.input((node) => node.restored(meta, ok));
@@ -210,7 +215,7 @@ export class ScenarioMember {
   sendSnapshot(to: ReplicaId): boolean {
     const image = this.disk.image;
     const message = this.running.snapshotMessage(to, image.at);
-    if (message !== undefined) this.around.send(message, image);
+    if (message !== undefined) this.around.send(message, this.running.generation, image);
     this.settle();
     return message !== undefined;
   }
@@ -240,7 +245,7 @@ export class ScenarioMember {
     for (const message of batch.messagesAfterPersist) {
       if (message.to === this.id) {
         this.print(`votes for itself: ${describeMessage(message)}`);
-        this.running.step(message);
+        this.running.step(message, this.running.generation);
       } else {
         this.send(message);
       }
@@ -261,7 +266,7 @@ export class ScenarioMember {
     this.committed = [];
     for (const entry of entries) {
       this.print(`applies ${describeEntry(entry)}`);
-      this.around.laws.applied(this.id, entry);
+      this.laws.applied(this.id, entry);
       this.disk.apply(entry);
     }
     this.input((node) => node.applied(last.index));
@@ -295,7 +300,7 @@ export class ScenarioMember {
         this.print(`must not answer ${read.context}: its lease has ended`);
         continue;
       }
-      this.around.laws.readAnswered(read.context, applied);
+      this.laws.readAnswered(read.context, applied);
       const commands = this.disk.image.commands.join(' ');
       this.print(`answers ${read.context} with [${commands}]`);
     }
@@ -343,14 +348,14 @@ export class ScenarioMember {
 
   private send(message: Message): void {
     if (message.to === this.id) throw new Error(`member ${this.id} sends to itself`);
-    this.around.laws.sent(this.id, message, this.disk);
-    this.around.send(message, undefined);
+    this.laws.sent(this.id, message, this.disk);
+    this.around.send(message, this.running.generation, undefined);
   }
 
   private printChanges(now: RaftStatus): void {
     const before = this.seen;
     this.seen = now;
-    if (now.role === 'leader') this.around.laws.leads(this.id, now.term);
+    if (now.role === 'leader') this.laws.leads(this.id, now.term);
     if (before?.role !== now.role || before.term !== now.term) {
       const leader =
         now.leader === noReplica || now.leader === this.id ? '' : ` leader=${now.leader}`;
@@ -358,6 +363,8 @@ export class ScenarioMember {
     } else if (before.leader !== now.leader) {
       this.print(now.leader === noReplica ? 'knows no leader' : `follows ${now.leader}`);
     }
+    if (before !== undefined && before.outdatedBy !== now.outdatedBy)
+      this.print(`is outdated by generation ${now.outdatedBy}`);
     const commitBefore = before?.commitIndex ?? 0;
     if (commitBefore !== now.commitIndex) this.print(`commits ${now.commitIndex}`);
   }

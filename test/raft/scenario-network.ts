@@ -1,10 +1,12 @@
 /** Messages in flight between the members of a scenario, in the order in which they were sent. */
-import type { Message, ReplicaId } from '../../raft/index.js';
+import type { Generation, Message, ReplicaId } from '../../raft/index.js';
 import type { Image } from './scenario-disk.js';
 
 /** A message on its way; a snapshot's bytes travel with it. */
 export interface Flight {
   readonly message: Message;
+  /** The sender's. */
+  readonly generation: Generation;
   readonly image: Image | undefined;
 }
 

@@ -27,6 +27,7 @@ export class FakeGroup implements Group<CommandResult> {
   readonly id = groupId(1);
   isRestoring = false;
   readonly replica = replicaId(1);
+  readonly generation = 0;
   term = 1;
   leaderNode: Group<CommandResult>['leaderNode'];
   caughtUpAtMs = Number.NEGATIVE_INFINITY;
@@ -55,6 +56,10 @@ export class FakeGroup implements Group<CommandResult> {
 
   get appliedIndex(): number {
     return this.state.index;
+  }
+
+  learnGeneration(): void {
+    this.isRestoring = true;
   }
 
   /** The core knows that it leads; the machine hears of it with `noticed`. */

@@ -6,6 +6,7 @@ import { EntryKind, decodeMembership, newGroupState } from '../../raft/index.js'
 import type {
   Entry,
   EntryId,
+  Generation,
   HardState,
   LogIndex,
   Membership,
@@ -28,6 +29,7 @@ export type PersistBatch = Pick<
 export type CrashResidue = 'nothing was being written' | 'lost' | 'torn' | 'kept';
 
 export class SimDisk implements DurableState {
+  generation: Generation = 0;
   hardState: HardState;
   /** The place before the first entry, with the membership in force there. */
   private base: SnapshotMeta;

@@ -126,6 +126,7 @@ export class SimMember implements CheckedMember {
         silentTicks: this.starts === 1 ? 0 : options.silentTicks,
       },
       {
+        generation: disk.generation,
         hardState: disk.hardState,
         firstIndex: disk.firstIndex,
         lastIndex: disk.lastIndex,
@@ -249,10 +250,10 @@ export class SimMember implements CheckedMember {
   receive(parcel: Parcel): boolean {
     if (this.node === undefined || this.queued.length >= queuedMax) return false;
     this.input((node) => {
-      const { message, image } = parcel;
+      const { message, generation, image } = parcel;
       if (this.trace.isRead) this.trace.line(describeMessage(message));
       if (image !== undefined) this.snapshots.arrived(image);
-      node.step(message);
+      node.step(message, generation);
     });
     return true;
   }
@@ -358,11 +359,11 @@ export class SimMember implements CheckedMember {
     if (ready.restore !== undefined) this.snapshots.beginRestore(ready.restore);
   }
 
-  private send(parcel: Parcel, arrival?: Arrival): void {
+  private send(parcel: Omit<Parcel, 'generation'>, arrival?: Arrival): void {
     this.step();
     this.around.checks.sent(this, parcel.message);
     if (this.around.plan.freezeMessages) Object.freeze(parcel.message);
-    this.around.send(parcel, arrival);
+    this.around.send({ ...parcel, generation: this.disk.generation }, arrival);
   }
 
   /** Between two steps of the driver: the power may go here. */
@@ -406,7 +407,7 @@ export class SimMember implements CheckedMember {
     last: ReturnType<SimDisk['sync']>,
   ): void {
     for (const message of batch.messagesAfterPersist) {
-      if (message.to === this.id) node.step(message);
+      if (message.to === this.id) node.step(message, node.generation);
       else this.send({ message, image: undefined });
     }
     this.step();

@@ -2,7 +2,7 @@
  * The network: messages between replicas, each link in each direction with a fate of its own.
  * A link can lose, duplicate, delay and reorder; it can be cut, slow, or lose one type of message.
  */
-import type { Message, MessageType, ReplicaId } from '../../raft/index.js';
+import type { Generation, Message, MessageType, ReplicaId } from '../../raft/index.js';
 import { describeMessage } from '../../raft/describe.js';
 import type { Coverage } from './coverage.js';
 import type { SimRandom } from './random.js';
@@ -14,6 +14,8 @@ import type { Trace } from './trace.js';
 /** What a receiver gets: a message, with a snapshot's bytes beside it. */
 export interface Parcel {
   readonly message: Message;
+  /** The sender's. */
+  readonly generation: Generation;
   readonly image: Image | undefined;
 }
 

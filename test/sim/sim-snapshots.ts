@@ -22,7 +22,7 @@ export interface SnapshotOwner {
   readonly later: (delayMs: number, act: () => void) => void;
   /** Between two steps of the driver: the power may go here. */
   readonly step: () => void;
-  readonly send: (parcel: Parcel, arrival?: Arrival) => void;
+  readonly send: (parcel: Omit<Parcel, 'generation'>, arrival?: Arrival) => void;
   readonly syncMs: () => number;
   /** Tells one run of the process from the next. */
   readonly startsSoFar: () => number;

@@ -72,6 +72,8 @@ async function recoveredTexts(disk: SimulatedDisk): Promise<readonly string[]> {
   return texts(log.recovered[0]?.tail ?? []);
 }
 
+const nothing = { generation: undefined, reset: undefined, hardState: undefined };
+
 /** Adds a record as a write of its own, as a faulty or newer program might have. */
 function addWrite(disk: SimulatedDisk, record: LogRecord, version?: number): void {
   const bytes = disk.bytesOf(first);
@@ -261,7 +263,7 @@ describe('Raft log recovery', () => {
   it('R11 gap: refuses entries that do not follow the log', async () => {
     const { disk } = await oneSegment(3);
     const owner = { group: group(1), replica: replica(1) };
-    const gap = { ...owner, reset: undefined, hardState: undefined, entries: [command(5, 1)] };
+    const gap = { ...owner, ...nothing, entries: [command(5, 1)] };
     const offset = disk.bytesOf(first).length;
     addWrite(disk, { kind: 'append', ...gap });
     const error = await damageOf(disk);
@@ -274,15 +276,15 @@ describe('Raft log recovery', () => {
   it('D01: refuses a record of another replica of the group', async () => {
     const { disk } = await oneSegment(3);
     const owner = { group: group(1), replica: replica(2) };
-    const foreign = { ...owner, reset: undefined, hardState: undefined, entries: [command(4, 1)] };
+    const foreign = { ...owner, ...nothing, entries: [command(4, 1)] };
     addWrite(disk, { kind: 'append', ...foreign });
     expect((await damageOf(disk)).reason).to.equal('group 1 is replica 1, not 2');
   });
 
   it('D16: refuses a sound frame of another version instead of cutting it', async () => {
     const { disk } = await oneSegment(3);
-    addWrite(disk, { kind: 'closed' }, 2);
-    expect((await damageOf(disk)).reason).to.equal('format version 2; this program reads 1');
+    addWrite(disk, { kind: 'closed' }, 1);
+    expect((await damageOf(disk)).reason).to.equal('format version 1; this program reads 2');
   });
 
   it('removes a last segment whose creation was never completed, and uses its number', async () => {

@@ -130,7 +130,8 @@ export const messageTypes = Object.keys(ofType) as MessageType[];
 
 export function anyMessageOf(type: MessageType): fc.Arbitrary<GroupMessage> {
   const group = fc.integer({ min: 0, max: idMax }).map(groupId);
-  return fc.record({ group, message: ofType[type] });
+  const generation = fc.integer({ min: 0, max: idMax });
+  return fc.record({ group, generation, message: ofType[type] });
 }
 
 export const anyMessage = fc.oneof(...messageTypes.map(anyMessageOf));

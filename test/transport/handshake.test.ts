@@ -66,9 +66,9 @@ describe('D16, D40, R24: the handshake between nodes', () => {
     {
       rule: 'D16',
       of: 'another version of the protocol',
-      hello: { protocol: 2 },
+      hello: { protocol: 1 },
       code: 'PROTOCOL',
-      says: 'peer protocol 2 is not spoken here, 1 is',
+      says: 'peer protocol 1 is not spoken here, 2 is',
     },
     {
       rule: 'D16',

@@ -34,6 +34,7 @@ const empty = {
 const snapshot: SnapshotMeta = { index: 9, term: 2, membership: { index: 0, membership: empty } };
 const header: SnapshotHeader = {
   group: groupId(5),
+  generation: 4,
   from: replicaId(1),
   to: replicaId(2),
   term: 3,
@@ -294,7 +295,8 @@ describe('a snapshot over TCP', () => {
 
 function headBytes(): Buffer {
   const writer = new ByteWriter();
-  for (const id of [header.group, header.from, header.to]) writer.u32(id);
+  const { group, generation, from, to } = header;
+  for (const number of [group, generation, from, to]) writer.u32(number);
   writer.u64(header.term);
   encodeSnapshotMeta(writer, header.snapshot);
   return writer.take();

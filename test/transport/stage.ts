@@ -156,7 +156,7 @@ export class TestNode {
   }
 
   send(to: number, group: number, message: Message): void {
-    this.transport.send(nodeId(to), groupId(group), message);
+    this.transport.send(nodeId(to), { group: groupId(group), generation: 0, message });
   }
 }
 
@@ -185,7 +185,7 @@ export class RawPeer {
 
   hello(fields: Partial<Hello> = {}): void {
     const hello = {
-      protocol: 1,
+      protocol: 2,
       clusterId,
       nodeId: 2,
       toNodeId: 1,

@@ -1,0 +1,99 @@
+/**
+ * Which replica of each group a forced recovery (rule D07) is to begin with: a pure function from what
+ * the surviving nodes have to a plan.
+ *
+ * The survivor with the newest log (last term, then last index) has everything that any of them
+ * acknowledged, as a candidate that they would all vote for. What it has not, only the lost had.
+ */
+
+/** A replica as its node's data directory has it. */
+export interface ReplicaListing {
+  /** 0 is the metadata group. */
+  readonly group: number;
+  readonly replica: number;
+  readonly node: number;
+  readonly generation: number;
+  readonly term: number;
+  readonly lastIndex: number;
+  readonly lastTerm: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  /** Replica ids of the voters, by the newest membership in its log; two lists in a joint one. */
+  readonly majorities: readonly (readonly number[])[];
+  /** All members, learners included. */
+  readonly members: readonly { readonly replica: number; readonly node: number }[];
+  /** False: its state is damaged or half replaced, and it needs a snapshot from somebody. */
+  readonly usable: boolean;
+  /** Why not, or an empty text. */
+  readonly reason: string;
+}
+
+export interface PlannedRecovery {
+  readonly group: number;
+  readonly replica: number;
+  readonly node: number;
+  /** That the group is to have. */
+  readonly generation: number;
+  /** Where the survivor's log ends now: it must not have run in between. */
+  readonly lastIndex: number;
+  readonly lastTerm: number;
+  /** Nodes with members of whom no listing tells. */
+  readonly lost: readonly number[];
+}
+
+export interface RecoveryPlan {
+  readonly recoveries: readonly PlannedRecovery[];
+  /** Groups whose listed voters are a majority still: they need no recovery, only to be started. */
+  readonly alive: readonly number[];
+  /** Groups without a quorum, and without a replica that could be the survivor. */
+  readonly hopeless: readonly number[];
+}
+
+/** `force`: plans a recovery also of groups that have a quorum. */
+export function planRecovery(listings: readonly ReplicaListing[], force: boolean): RecoveryPlan {
+  const recoveries: PlannedRecovery[] = [];
+  const alive: number[] = [];
+  const hopeless: number[] = [];
+  const groups = [...new Set(listings.map(({ group }) => group))].sort((a, b) => a - b);
+  for (const group of groups) {
+    const present = newestGeneration(listings.filter((each) => each.group === group));
+    const best = present.toSorted(byNewestLog)[0];
+    if (best === undefined) continue;
+    if (!force && hasQuorum(best, present)) {
+      alive.push(group);
+      continue;
+    }
+    const survivor = present.filter(({ usable }) => usable).toSorted(byNewestLog)[0];
+    if (survivor === undefined) hopeless.push(group);
+    else recoveries.push(recoveryWith(survivor, present));
+  }
+  return { recoveries, alive, hopeless };
+}
+
+/** Those of a lower one were recovered from once already, and have nothing to say any more. */
+function newestGeneration(listings: readonly ReplicaListing[]): readonly ReplicaListing[] {
+  const newest = Math.max(...listings.map(({ generation }) => generation));
+  return listings.filter(({ generation }) => generation === newest);
+}
+
+function byNewestLog(a: ReplicaListing, b: ReplicaListing): number {
+  return b.lastTerm - a.lastTerm || b.lastIndex - a.lastIndex || a.node - b.node;
+}
+
+/** By the membership of the newest log; one that is not usable votes all the same. */
+function hasQuorum({ majorities }: ReplicaListing, present: readonly ReplicaListing[]): boolean {
+  const ids = new Set(present.map(({ replica }) => replica));
+  return (
+    majorities.length > 0 &&
+    majorities.every((voters) => 2 * voters.filter((id) => ids.has(id)).length > voters.length)
+  );
+}
+
+function recoveryWith(
+  { group, replica, node, generation, lastIndex, lastTerm, members }: ReplicaListing,
+  present: readonly ReplicaListing[],
+): PlannedRecovery {
+  const ids = new Set(present.map((each) => each.replica));
+  const lost = members.filter((member) => !ids.has(member.replica)).map((member) => member.node);
+  return { group, replica, node, generation: generation + 1, lastIndex, lastTerm, lost };
+}
