@@ -14,7 +14,7 @@ import type {
 import type { ClusterView } from '../cluster/cluster-view.js';
 import { KvError } from '../errors.js';
 import type { HashAt, ReplicaHash } from '../group/group.js';
-import { shardRecordOf } from '../meta/topology.js';
+import { metadataGroup, shardRecordOf } from '../meta/topology.js';
 import type { Clock } from '../observe/clock.js';
 import { invalid } from './convert.js';
 import type { NodeLink } from './node-link.js';
@@ -45,7 +45,6 @@ export interface GroupDoorOptions {
   readonly addressOf: (node: number) => string | undefined;
 }
 
-const metadataGroup = 0;
 /** While there is no leader, or nobody can take over from it: this often, and this long, ms. */
 const retryMs = 100;
 const patienceMs = 5000;

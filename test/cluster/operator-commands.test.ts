@@ -137,6 +137,27 @@ describe('the commands of operators', function () {
     }));
 });
 
+describe('the replacement of a node by another', function () {
+  this.timeout(120_000);
+
+  it('brings all its replicas there, that of the metadata group too, and lets it be removed', () =>
+    withCluster({ nodes: 3, shards: 2 }, async ({ cluster, client }) => {
+      await client.put({ key: bytes('a'), value: bytes('1') });
+      await cluster.addNode();
+      const quorate = new QuorateCommand(cluster.endpoints);
+      await cluster.waitFor('node 4 has joined and is heard', 30_000, async () => {
+        const peers = (await cluster.status(4))?.peers ?? [];
+        return peers.length === 3 && peers.every(({ connected }) => connected);
+      });
+      await quorate.expect('node replace 2 4 --wait', 0, /done: no replicas are left on it/);
+      const { shards, metadataNodes } = await client.topology();
+      for (const nodes of [metadataNodes, ...shards.map((shard) => shard.nodes)])
+        expect([...nodes].sort()).to.deep.equal([1, 3, 4]);
+      await quorate.expect('node remove 2', 0, /^ok, map version/);
+      await quorate.expect('cluster check', 0, /^ok: 2 shards, 6 replicas, 1 key, /);
+    }));
+});
+
 describe('bad input at the command line of operators', function () {
   this.timeout(120_000);
 
