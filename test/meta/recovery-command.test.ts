@@ -1,0 +1,47 @@
+import { expect } from 'chai';
+import { applyCommand } from '../../src/meta/apply-command.js';
+import type { MetaCommand } from '../../src/meta/commands.js';
+import { changedPieces, joinPieces } from '../../src/meta/topology-pieces.js';
+import { noCluster, type Topology } from '../../src/meta/topology.js';
+import { after, firstNode, initOf } from './clusters.js';
+
+const three = after(
+  noCluster,
+  initOf([firstNode(1), firstNode(2), firstNode(3)], { shards: 1, replication: 3 }),
+);
+
+function recovered(topology: Topology, group: number, generation: number): Topology {
+  const [survivor] = group === 0 ? topology.metadata : (topology.shards[0]?.replicas ?? []);
+  if (survivor === undefined) throw new Error(`group ${group} has no replica`);
+  const command: MetaCommand = { kind: 'recoverGroup', group, generation, ...survivor };
+  return applyCommand(topology, { command }).topology;
+}
+
+describe('D07: the topology after a recovery', () => {
+  it('names the survivor alone, wants as many replicas as before, and changes nothing twice', () => {
+    const now = recovered(three, 1, 1);
+    const [before] = three.shards;
+    expect(now.shards).to.deep.equal([
+      { ...before, replicas: before?.replicas.slice(0, 1), generation: 1 },
+    ]);
+    expect(recovered(now, 1, 1), 'said again').to.equal(now);
+    expect(recovered(recovered(three, 1, 2), 1, 1).shards[0]?.generation).to.equal(2);
+  });
+
+  it('D01: gives out no id, and tells no version, that the lost majority may have used', () => {
+    const now = recovered(three, 0, 1);
+    expect(now.metadata).to.have.length(1);
+    expect(now.version).to.be.greaterThan(three.version + 1_000_000);
+    for (const kind of ['node', 'replica', 'shard', 'operation'] as const)
+      expect(now.next[kind]).to.equal(three.next[kind] + 1_000_000);
+  });
+
+  it('is read back from its pieces as it was', () => {
+    const now = recovered(recovered(three, 0, 1), 1, 3);
+    const pieces = [...changedPieces(noCluster, now)].map(([name, text]): [string, string] => [
+      name,
+      text ?? '',
+    ]);
+    expect(joinPieces(pieces.toSorted(([a], [b]) => (a < b ? -1 : 1)))).to.deep.equal(now);
+  });
+});
