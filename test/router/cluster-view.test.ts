@@ -35,6 +35,20 @@ describe("a node's view of the cluster", () => {
     expect(view.version).to.equal(4);
   });
 
+  it('D31: keeps the owner with the highest epoch of a slot, over any version of the map', () => {
+    const view = new ClusterView();
+    view.update(half(3, 1, 2));
+    view.learnOwner(slot(5), { shard: 2, epoch: 3 });
+    view.learnOwner(slot(6), { shard: 2, epoch: 1 });
+    expect([view.shardOf(slot(5))?.id, view.shardOf(slot(6))?.id]).to.deep.equal([2, 1]);
+    view.update(half(4, 1, 2));
+    view.learnOwner(slot(5), { shard: 1, epoch: 2 });
+    expect(view.ownerOf(slot(5))).to.include({ shard: 2, epoch: 3 });
+    const caughtUp = half(5, 1, 2);
+    view.update({ ...caughtUp, slots: caughtUp.slots.map((each) => ({ ...each, epoch: 4 })) });
+    expect(view.ownerOf(slot(5))).to.include({ shard: 1, epoch: 4 });
+  });
+
   it('asks of a shard elsewhere the leader it heard of, and last whom it could not reach', () => {
     const remote = new RemoteReplicas(shard(1, [1, 2, 3]));
     expect(remote.bestNode).to.equal(1);
