@@ -117,7 +117,7 @@ async function loadCases(cluster: LocalCluster, options: Options): Promise<void>
 async function loopDelays(cluster: LocalCluster): Promise<void> {
   for (const { node, httpAddress } of cluster.nodes) {
     const text = await (await fetch(`http://${httpAddress}/metrics`)).text();
-    const seconds = /^quorate_loop_delay_p999_seconds (\S+)/m.exec(text)?.[1];
+    const seconds = /^quorate_event_loop_delay_seconds\{quantile="0.999"\} (\S+)/m.exec(text)?.[1];
     console.log(
       `event-loop delay p99.9 at full load, node ${node}: ${(Number(seconds) * 1000).toFixed(1)} ms`,
     );

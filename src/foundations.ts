@@ -8,6 +8,7 @@ import { MemoryEngine, RaftLog, RocksEngine, type Engine } from '../storage/inde
 import { Forwarder } from './api/forwarder.js';
 import { fetchTopology, joinCluster, type Joined } from './api/joining.js';
 import { NodeLink } from './api/node-link.js';
+import { sampleOf } from './cluster/shard-sample.js';
 import { readTopologyCache } from './cluster/topology-cache.js';
 import { formatAddress, parseAddress, type Address } from './config/address.js';
 import type { Config } from './config/config.js';
@@ -16,6 +17,8 @@ import { Host, type RaftSettings } from './group/host.js';
 import type { Topology } from './meta/topology.js';
 import type { Clock } from './observe/clock.js';
 import type { Log } from './observe/log.js';
+import { Meters } from './observe/meters.js';
+import type { MetricsSource } from './observe/metrics.js';
 import { TcpTransport } from './transport/tcp-transport.js';
 
 const MiB = 1024 * 1024;
@@ -24,6 +27,8 @@ export interface FoundationOptions {
   readonly config: Config;
   readonly log: Log;
   readonly clock: Clock;
+  /** Called once, before anything else is opened: a node that joins is given its id by the cluster. */
+  readonly onIdentity: (nodeId: number) => void;
   /** The node cannot go on; nothing is acknowledged any more. Called once. */
   readonly onFatal: (error: Error) => void;
 }
@@ -38,6 +43,7 @@ export interface Foundations {
   readonly host: Host;
   readonly forwarder: Forwarder;
   readonly link: NodeLink;
+  readonly meters: Meters;
   /** What a node that has joined knows of the cluster from the beginning. */
   readonly topology: Topology | undefined;
 }
@@ -69,7 +75,7 @@ async function findIdentity(
     joining,
   );
   identity.settle(joined.nodeId);
-  log('info', { node: joined.nodeId }, 'joined the cluster');
+  log('info', { joined: joined.nodeId }, 'joined the cluster');
   return { identity, topology: joined.topology };
 }
 
@@ -92,9 +98,11 @@ export function peerAddresses(
 /** Opens what is on disk; rejects with a message that names the remedy. Listens to nobody yet. */
 export async function layFoundations(options: FoundationOptions): Promise<Foundations> {
   const { config, log, clock, onFatal } = options;
+  const meters = new Meters(clock);
   const forwarder = new Forwarder(clock);
   const link = new NodeLink(forwarder, clock);
   const { identity, topology } = await findIdentity(options, link);
+  options.onIdentity(identity.nodeId);
   // First the engine: its lock keeps a second process away from the Raft log as well.
   const engine =
     config.engine === 'memory'
@@ -109,6 +117,7 @@ export async function layFoundations(options: FoundationOptions): Promise<Founda
     tailBytesMax: 4 * MiB,
     heldSegmentsMax: 16,
     onFailure: onFatal,
+    onWrite: (bytes) => meters.writing(bytes),
   });
   const own = {
     clusterId: config.clusterId,
@@ -122,6 +131,9 @@ export async function layFoundations(options: FoundationOptions): Promise<Founda
     clock,
     log,
     registry: identity,
+    onFrame: (bytes) => {
+      meters.frameBytes.observe(bytes);
+    },
   });
   const host = new Host({
     node: own.nodeId,
@@ -142,7 +154,7 @@ export async function layFoundations(options: FoundationOptions): Promise<Founda
     onFatal,
   });
   const node = own.nodeId;
-  return { node, identity, engine, raftLog, transport, host, forwarder, link, topology };
+  return { node, identity, engine, raftLog, transport, host, forwarder, link, meters, topology };
 }
 
 function raftSettings(config: Config): RaftSettings {
@@ -164,5 +176,22 @@ function raftSettings(config: Config): RaftSettings {
     stalledTicksMax: electionTicks * 2,
     quietTicks: Math.ceil(config.quietAfterMs / config.tickMs),
     promoteLagMax: 64,
+  };
+}
+
+/** Where the figures of `/metrics` come from; `rest`: those of the services above. */
+export function metricsSource(
+  { host, transport, raftLog, engine, forwarder }: Foundations,
+  rest: Pick<MetricsSource, 'loopDelay' | 'gauges' | 'queues'>,
+): MetricsSource {
+  return {
+    ...rest,
+    shards: () => host.allGroups().map(sampleOf),
+    peers: () => transport.peers(),
+    queues: () => [...host.queues(), ...transport.queues(), ...rest.queues()],
+    transport: () => transport.statistics(),
+    raftLog: () => ({ ...raftLog.statistics() }),
+    engine: () => engine.statistics(),
+    forwarded: () => forwarder.forwarded,
   };
 }

@@ -57,18 +57,26 @@ export async function runServer(args: readonly string[]): Promise<void> {
     process.stdout.write(`${JSON.stringify(parsed.config, undefined, 2)}\n`);
     return;
   }
-  const log = openLog({ level: parsed.config.logLevel, node: parsed.config.nodeId });
+  let { nodeId } = parsed.config;
+  const log = openLog({ level: parsed.config.logLevel, node: () => nodeId });
   stopOnBugs(log);
-  await serve(parsed.config, log);
+  await serve(parsed.config, log, (id) => {
+    nodeId = id;
+  });
 }
 
-async function serve(config: Config, log: Log): Promise<void> {
+async function serve(
+  config: Config,
+  log: Log,
+  onIdentity: (nodeId: number) => void,
+): Promise<void> {
   let node: QuorateNode;
   try {
     node = await QuorateNode.open({
       config,
       log,
       clock: systemClock,
+      onIdentity,
       onFatal: (error) => stopAtOnce(log, error),
     });
   } catch (error) {

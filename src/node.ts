@@ -10,11 +10,12 @@ import type {
 } from '../proto/messages.js';
 import { adminMethods } from './api/admin-service.js';
 import { BatchService, batchPath } from './api/batch-service.js';
-import { ClientListener } from './api/client-listener.js';
+import { ClientListener, methodName } from './api/client-listener.js';
 import { Deadlines } from './api/deadlines.js';
 import { Dispatch, type OwnerHint, type Route } from './api/dispatch.js';
 import { GroupDoor, type AdminGroup } from './api/group-door.js';
 import { GrpcDoor } from './api/grpc-door.js';
+import { watchersMax } from './api/health.js';
 import { createGrpcServer, kvService, type GrpcServer } from './api/grpc-server.js';
 import { HttpEndpoint } from './api/http-endpoint.js';
 import { KvService } from './api/kv-service.js';
@@ -37,6 +38,7 @@ import { KvError } from './errors.js';
 import type { Config } from './config/config.js';
 import {
   layFoundations,
+  metricsSource,
   peerAddresses,
   type FoundationOptions,
   type Foundations,
@@ -258,6 +260,7 @@ export class QuorateNode {
       unaryDoor: new UnaryDoor({ limits, clock, deadlines: this.deadlines }),
       unaryMethods: config.unaryDoor === 'http2' ? unaryMethods : new Map<string, never>(),
       grpcDoor: new GrpcDoor(this.grpc.server),
+      onCall: (path) => this.foundations.meters.calling(methodName(path)),
     });
     this.endpoint = await HttpEndpoint.open({
       address: config.httpAddress,
@@ -267,11 +270,8 @@ export class QuorateNode {
     this.stopHealth = clock.every(200, () => {
       this.updateHealth();
     });
-    log(
-      'info',
-      { clients: formatAddress(config.clientAddress), peers: formatAddress(config.peerAddress) },
-      'serving',
-    );
+    const [clients, peers] = [config.clientAddress, config.peerAddress].map(formatAddress);
+    log('info', { clients, peers }, 'serving');
   }
 
   /** Acts for the cluster whenever this node leads the metadata group. */
@@ -438,30 +438,18 @@ export class QuorateNode {
   }
 
   private metrics(): Metrics {
-    const { host, transport, raftLog, engine } = this.foundations;
-    return new Metrics({
-      groups: () =>
-        host.allGroups().map((group) => {
-          const { term, commitIndex, appliedIndex, lastIndex } = group.status();
-          const kind = group.id === metadataGroup ? 'metadata' : 'shard';
-          return {
-            group: group.id,
-            kind,
-            leading: group.isLeader,
-            term,
-            commitIndex,
-            appliedIndex,
-            lastIndex,
-            counters: group.figures(),
-          };
-        }),
-      transport: () => transport.statistics(),
-      raftLog: () => ({ ...raftLog.statistics() }),
-      engine: () => engine.statistics(),
-      connections: () => this.listener?.connections ?? 0,
-      callsInFlight: () => this.deadlines.size,
+    const watching = (): number => this.grpc?.health.watching ?? 0;
+    const source = metricsSource(this.foundations, {
       loopDelay: this.loopDelay,
+      queues: () => [{ queue: 'health_watchers', length: watching(), limit: watchersMax }],
+      gauges: [
+        ['client_connections', 'Open', () => this.listener?.connections ?? 0],
+        ['client_requests_waiting', 'Calls that wait for an answer', () => this.deadlines.size],
+        ['disk_free_bytes', 'Of the data directory', () => this.disk.freeBytes],
+        ['disk_reserve_bytes', 'Below it writes are refused', () => this.disk.reserveBytes],
+      ],
     });
+    return new Metrics(source, this.foundations.meters);
   }
 
   private clientAddressOf(node: number): string | undefined {

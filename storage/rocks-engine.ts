@@ -24,6 +24,8 @@ const noOptions = {};
 const noValue = new Uint8Array();
 /** Pairs fetched at once; the byte budget usually ends a page earlier. */
 const pageLengthMax = 1000;
+/** RocksDB's own number of them, unless told otherwise. */
+const levels = 7;
 
 export interface RocksEngineOptions {
   /** Created if missing. */
@@ -139,8 +141,17 @@ export class RocksEngine implements Engine {
       'cur-size-all-mem-tables',
       'block-cache-usage',
       'total-sst-files-size',
+      'block-cache-capacity',
+      'num-immutable-mem-table',
+      'estimate-table-readers-mem',
+      'compaction-pending',
+      'estimate-pending-compaction-bytes',
       'num-running-compactions',
+      'num-running-flushes',
+      'actual-delayed-write-rate',
+      'background-errors',
       'is-write-stopped',
+      ...Array.from({ length: levels }, (_, level) => `num-files-at-level${level}`),
     ];
     return Object.fromEntries(
       names.map((name) => [name, Number(this.level.getProperty(`rocksdb.${name}`))]),

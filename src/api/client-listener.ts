@@ -2,8 +2,15 @@
  * The client port: one HTTP/2 server, two doors behind it. Unary KV calls go the short way, all
  * else through grpc-js.
  */
-import { createServer, type Http2Server, type Http2Session } from 'node:http2';
+import {
+  createServer,
+  type Http2Server,
+  type Http2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
 import type { AddressInfo } from 'node:net';
+import { status as statusCodes } from '@grpc/grpc-js';
+import { serviceDefinition } from '../../proto/definitions.js';
 import type { GrpcDoor } from './grpc-door.js';
 import type { UnaryDoor } from './unary-door.js';
 import type { UnaryMethods } from './unary.js';
@@ -16,6 +23,8 @@ export interface ClientListenerOptions {
   /** Served by the unary door; an empty map sends everything through grpc-js. */
   readonly unaryMethods: UnaryMethods;
   readonly grpcDoor: GrpcDoor;
+  /** For metrics: a call begins; what it returns is called with its gRPC status, by name. */
+  readonly onCall: (path: string) => (code: string) => void;
 }
 
 export class ClientListener {
@@ -68,7 +77,7 @@ export class ClientListener {
   }
 
   private accept(): void {
-    const { unaryDoor, unaryMethods, grpcDoor } = this.options;
+    const { unaryDoor, unaryMethods, grpcDoor, onCall } = this.options;
     this.server.on('session', (session) => {
       this.sessions.add(session);
       session.setLocalWindowSize(8 * 1024 * 1024);
@@ -80,7 +89,12 @@ export class ClientListener {
       });
     });
     this.server.on('stream', (stream, headers) => {
-      const method = unaryMethods.get(headers[':path'] ?? '');
+      const path = headers[':path'] ?? '';
+      const ended = onCall(path);
+      stream.once('close', () => {
+        ended(codeOf(stream));
+      });
+      const method = unaryMethods.get(path);
       if (method === undefined) grpcDoor.accept(stream, headers);
       else unaryDoor.accept(stream, headers, method);
     });
@@ -95,6 +109,24 @@ export class ClientListener {
       this.server.listen({ host, port, backlog: 1024 }, resolve);
     });
   }
+}
+
+/** What a client asks for is not for it to name: metrics know the methods that there are. */
+const methodNames: ReadonlyMap<string, string> = new Map(
+  [serviceDefinition('KV'), serviceDefinition('Admin')]
+    .flatMap((service) => Object.values(service))
+    .map(({ path }) => [path, path.slice(path.lastIndexOf('/') + 1)]),
+);
+
+export function methodName(path: string): string {
+  return methodNames.get(path) ?? 'other';
+}
+
+/** Without a status the client has gone before its answer. */
+function codeOf({ sentHeaders, sentTrailers }: ServerHttp2Stream): string {
+  const sent: Readonly<Record<string, unknown>> = { ...sentHeaders, ...sentTrailers };
+  const code = sent['grpc-status'];
+  return code === undefined ? 'CANCELLED' : (statusCodes[Number(code)] ?? 'UNKNOWN');
 }
 
 function portInUse(host: string, port: number, cause: Error): Error {

@@ -47,6 +47,8 @@ export interface ForwardRequest {
 export class Forwarder {
   private readonly links = new Map<string, Link>();
   private readonly clock: Clock;
+  /** Calls of others that were passed on, since the start. */
+  forwarded = 0;
 
   constructor(clock: Clock) {
     this.clock = clock;
@@ -58,6 +60,7 @@ export class Forwarder {
     done: UnaryDone,
   ): void {
     const link = this.linkTo(address);
+    if (!asOrigin) this.forwarded++;
     const remainingMs = call.deadlineMs - this.clock.monotonicMs();
     const stream = link.session.request({
       ':method': 'POST',

@@ -17,7 +17,7 @@ interface HealthReply {
 type WatchCall = ServerWritableStream<HealthRequest, HealthReply>;
 
 /** Watchers of all names together. */
-const watchersMax = 1000;
+export const watchersMax = 1000;
 
 export class Health {
   /** Whether each replica of this node can serve. */

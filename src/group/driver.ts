@@ -79,6 +79,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   private campaignsAtBirth: boolean;
   private readonly counts = {
     proposals: 0,
+    proposalsRefused: 0,
     snapshotsSent: 0,
     snapshotsInstalled: 0,
     persistBatches: 0,
@@ -145,6 +146,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   propose(payload: Uint8Array, done: (outcome: ProposeOutcome<R>) => void): void {
     const refuse = (reason: Extract<ProposeOutcome<R>, { kind: 'notApplied' }>['reason']): void => {
+      this.counts.proposalsRefused++;
       queueMicrotask(() => {
         done({ kind: 'notApplied', reason });
       });
@@ -219,6 +221,10 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     return {
       ...this.counts,
       proposalsWaiting: this.proposals.length,
+      proposalsApplied: this.proposals.outcomes.applied,
+      proposalsOverwritten: this.proposals.outcomes.overwritten,
+      proposalsUnknown: this.proposals.outcomes.unknown,
+      reads: this.reads.taken,
       readsWaiting: this.reads.length,
       readRounds: this.reads.rounds,
       appliedEntries: this.applier.appliedEntries,

@@ -215,6 +215,21 @@ export class Host {
     return [...this.groups.values()];
   }
 
+  /** Queues of the groups and their limits, for metrics: the longest of all groups. */
+  queues(): readonly { queue: string; length: number; limit: number }[] {
+    const { proposalsMax, readsMax } = this.options.limits;
+    let [proposals, reads] = [0, 0];
+    for (const group of this.groups.values()) {
+      const { proposalsWaiting = 0, readsWaiting = 0 } = group.figures();
+      proposals = Math.max(proposals, proposalsWaiting);
+      reads = Math.max(reads, readsWaiting);
+    }
+    return [
+      { queue: 'shard_proposals', length: proposals, limit: proposalsMax },
+      { queue: 'shard_reads', length: reads, limit: readsMax },
+    ];
+  }
+
   statistics(): Readonly<Record<string, number>> {
     return { groups: this.groups.size, ...this.dropped };
   }

@@ -15,6 +15,8 @@ interface Waiter<R> {
 export class Proposals<R> {
   /** In the order of their indexes: entries are appended and applied in order. */
   private readonly waiting = new Map<LogIndex, Waiter<R>>();
+  /** What became of those that were appended here, since the start. */
+  readonly outcomes = { applied: 0, overwritten: 0, unknown: 0 };
   /** Tick at which waiters of a lost leadership give up; undefined while leading. */
   private giveUpTick: number | undefined;
 
@@ -24,7 +26,9 @@ export class Proposals<R> {
 
   add(place: { readonly term: Term; readonly index: LogIndex }, done: Done<R>): void {
     // Two waiters at one index: the first one's entry was truncated, but its fate elsewhere is open.
-    this.waiting.get(place.index)?.done({ kind: 'unknown', reason: 'steppedDown' });
+    const before = this.waiting.get(place.index);
+    if (before !== undefined) this.outcomes.unknown++;
+    before?.done({ kind: 'unknown', reason: 'steppedDown' });
     this.waiting.set(place.index, { term: place.term, done });
   }
 
@@ -34,8 +38,10 @@ export class Proposals<R> {
     if (waiter === undefined) return;
     this.waiting.delete(index);
     // An entry of another term is committed at its index: the proposal's own can never be.
-    if (waiter.term === term) waiter.done({ kind: 'applied', index, term, result });
-    else waiter.done({ kind: 'notApplied', reason: 'overwritten' });
+    if (waiter.term === term) {
+      this.outcomes.applied++;
+      waiter.done({ kind: 'applied', index, term, result });
+    } else this.overwritten(waiter);
   }
 
   /** For entries without a result of their own (no-ops, membership): only their place counts. */
@@ -43,7 +49,12 @@ export class Proposals<R> {
     const waiter = this.waiting.get(index);
     if (waiter === undefined || waiter.term === term) return;
     this.waiting.delete(index);
-    waiter.done({ kind: 'notApplied', reason: 'overwritten' });
+    this.overwritten(waiter);
+  }
+
+  private overwritten({ done }: Waiter<R>): void {
+    this.outcomes.overwritten++;
+    done({ kind: 'notApplied', reason: 'overwritten' });
   }
 
   /**
@@ -67,6 +78,7 @@ export class Proposals<R> {
   loseAll(reason: 'steppedDown' | 'snapshotInstalled' | 'closed'): void {
     const waiters = [...this.waiting.values()];
     this.waiting.clear();
+    this.outcomes.unknown += waiters.length;
     for (const { done } of waiters) done({ kind: 'unknown', reason });
   }
 }

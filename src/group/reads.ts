@@ -50,6 +50,8 @@ export class Reads {
   private contexts = 0;
   private readonly options: ReadsOptions;
   rounds = 0;
+  /** Reads taken, since the start. */
+  taken = 0;
 
   constructor(options: ReadsOptions) {
     this.options = options;
@@ -68,6 +70,7 @@ export class Reads {
     }
     const { tick, monotonicMs } = this.options.now();
     this.waitingLength++;
+    this.taken++;
     this.gathered.push({
       lease,
       done,

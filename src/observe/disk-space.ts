@@ -43,6 +43,10 @@ export class DiskSpace {
     return space;
   }
 
+  get reserveBytes(): number {
+    return this.options.reserveBytes;
+  }
+
   close(): void {
     this.stop();
   }

@@ -13,9 +13,13 @@ export type Log = (
 ) => void;
 
 /** A log on standard error. Written synchronously, so that the last line before a stop is there. */
-export function openLog(options: { readonly level: LogLevel; readonly node: number }): Log {
+export function openLog(options: {
+  readonly level: LogLevel;
+  /** This node's id; 0 as long as the cluster has not given it one. Asked for with each line. */
+  readonly node: () => number;
+}): Log {
   const logger = pino(
-    { level: options.level, base: { node: options.node } },
+    { level: options.level, base: {}, mixin: () => ({ node: options.node() }) },
     destination({ fd: 2, sync: true }),
   );
   return (level, fields, message) => {

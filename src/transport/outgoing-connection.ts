@@ -60,6 +60,7 @@ export interface OutgoingOptions {
   readonly log: Log;
   readonly count: (name: string, by?: number) => void;
   readonly onConnection: (connected: boolean) => void;
+  readonly onFrame?: ((bytes: number) => void) | undefined;
 }
 
 /** What a Hello says about this node, for either purpose. */
@@ -134,6 +135,7 @@ export class OutgoingConnection {
     count('framesOut');
     count('messagesOut', messages);
     count('bytesOut', frame.byteLength);
+    this.options.onFrame?.(frame.byteLength);
     this.socket.write(frame);
   }
 

@@ -48,6 +48,8 @@ export interface TcpTransportOptions {
   readonly log: Log;
   readonly registry: DirectoryRegistry;
   readonly limits?: ConnectionLimits;
+  /** For metrics: the size of each frame that is sent. */
+  readonly onFrame?: (bytes: number) => void;
 }
 
 export class TcpTransport implements Transport {
@@ -159,6 +161,20 @@ export class TcpTransport implements Transport {
     return { ...this.counts, queuedBytes };
   }
 
+  /** Queues and their limits, for metrics; of those that each peer has, the longest. */
+  queues(): readonly { queue: string; length: number; limit: number }[] {
+    const queued = [...this.outgoing.values()].map((connection) => connection.queuedBytes);
+    return [
+      {
+        queue: 'peer_send_bytes',
+        length: Math.max(0, ...queued),
+        limit: this.limits.queueBytesMax,
+      },
+      { queue: 'snapshots_receiving', length: this.receiving.size, limit: snapshotsInMax },
+      { queue: 'peer_handshakes', length: this.strangers.size, limit: strangersMax },
+    ];
+  }
+
   async close(): Promise<void> {
     this.stopProbing();
     for (const connection of this.outgoing.values()) {
@@ -179,9 +195,10 @@ export class TcpTransport implements Transport {
     node: NodeId,
     onConnection: (connected: boolean) => void,
   ): OutgoingOptions {
-    const { own, clock, registry, log } = this.options;
+    const { own, clock, registry, log, onFrame } = this.options;
     return {
       own,
+      onFrame,
       node,
       clock,
       registry,

@@ -71,6 +71,7 @@ export class RaftLog {
         this.startUpkeep();
       },
       onFailure: (cause) => this.failed(cause),
+      onWrite: options.onWrite,
     });
   }
 

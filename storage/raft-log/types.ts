@@ -24,6 +24,8 @@ export interface RaftLogOptions {
   readonly heldSegmentsMax: number;
   /** Called once, with the first failed write or sync; the node must stop (never retried). */
   readonly onFailure: (error: Error) => void;
+  /** For metrics: called with each synced write's bytes; what it returns, when that is durable. */
+  readonly onWrite?: (bytes: number) => () => void;
 }
 
 /** What recovery found of one group. */

@@ -47,6 +47,7 @@ export interface WriterOptions {
   readonly schedule: (run: () => void) => void;
   /** After each turn: what is durable has changed. */
   readonly onTurn: () => void;
+  readonly onWrite?: ((bytes: number) => () => void) | undefined;
   /** The first failure; nothing is written or completed after it. */
   readonly onFailure: (cause: unknown) => Error;
 }
@@ -192,7 +193,9 @@ export class LogWriter {
       }
     }
     if (records.length === 0) return;
+    const durable = this.options.onWrite?.(this.sink.length);
     await active.file.writeDurably(this.sink.written(), writeStart);
+    durable?.();
     this.wrote(this.sink.length);
     active.size = writeStart + this.sink.length;
     offsets.push(active.size);

@@ -131,6 +131,7 @@ async function openDoor(kind: 'http2' | 'grpc'): Promise<Door> {
     unaryDoor: new UnaryDoor({ limits, clock: systemClock, deadlines }),
     unaryMethods: kind === 'http2' ? methods : new Map<string, UnaryMethod>(),
     grpcDoor: new GrpcDoor(server),
+    onCall: () => () => undefined,
   });
   const client = new Client(`127.0.0.1:${listener.port}`, credentials.createInsecure(), {
     // One connection of its own for each door.
@@ -401,6 +402,7 @@ describe('client port', () => {
         host: '127.0.0.1',
         port,
         unaryDoor: new UnaryDoor({ limits, clock: systemClock, deadlines }),
+        onCall: () => () => undefined,
         unaryMethods: new Map(),
         grpcDoor: new GrpcDoor(
           createGrpcServer({
