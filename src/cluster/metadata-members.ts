@@ -1,12 +1,16 @@
 /**
  * On which nodes the metadata group is to be: on 3 as soon as there are nodes of 3 hosts, on 5 with 5,
- * and not on those that are lost or drained. Pure.
+ * on 3 again when one of 5 is lost and there is nobody in its place, and not on those that are lost or
+ * drained. Pure.
  */
 import type { NodeId } from '../../raft/index.js';
 import { runningDrain } from '../meta/operations.js';
 import { hostOf, nodeOf, type NodeRecord, type Topology } from '../meta/topology.js';
 
-/** Beyond five another replica costs more time than it brings safety. */
+/**
+ * Beyond five another replica costs more time than it brings safety, and one more than an odd number
+ * lets no more of them fail.
+ */
 const sizes = [5, 3];
 
 export interface MetadataSurroundings {
@@ -20,8 +24,8 @@ export interface MetadataSurroundings {
 
 /**
  * The nodes that setMetadata is to name; undefined when the group is where it should be, or nothing can
- * be done about that now. One that leaves is replaced, never just given up: one after the other, because
- * with each there is one voter more for a while. So all those who stay must be there.
+ * be done about that now. Those that leave are replaced one after the other, because with each there is
+ * one voter more for a while. So all those who stay must be there.
  */
 export function nextMetadata(surroundings: MetadataSurroundings): readonly NodeId[] | undefined {
   const { topology, isConnected, isLeaving, isVoter } = surroundings;
@@ -33,9 +37,10 @@ export function nextMetadata(surroundings: MetadataSurroundings): readonly NodeI
   const preferred = gone === undefined ? undefined : runningDrain(topology, gone.id)?.to;
   const others = newHosts(surroundings, stay, preferred);
   const [substitute] = others;
-  if (gone !== undefined)
-    return substitute && present.map((node) => (node === gone ? substitute : node).id);
   const size = sizes.find((each) => each <= stay.length + others.length) ?? 0;
+  if (gone !== undefined && substitute !== undefined)
+    return present.map((node) => (node === gone ? substitute : node).id);
+  if (gone !== undefined) return size === 0 ? undefined : stay.slice(0, size).map(({ id }) => id);
   const more = others.slice(0, Math.max(0, size - stay.length));
   return more.length === 0 ? undefined : [...stay, ...more].map(({ id }) => id);
 }

@@ -268,13 +268,15 @@ export class DecisionWorld {
   /** Only who is lost or drained goes; all others are there, a majority with one voter more. */
   private expectSafeMetadata(nodes: readonly number[]): void {
     const present = this.topology.metadata.map(({ node }) => node);
+    const shrinks = nodes.length < present.length;
     for (const node of present) {
       const awayMs = this.nowMs - (this.stoppedAtMs.get(node) ?? this.nowMs);
       const isLost = awayMs >= replaceAfterMs || nodeOf(this.topology, node)?.state === 'draining';
-      if (!nodes.includes(node)) expect(isLost, `node ${node} is lost`).to.equal(true);
+      if (!nodes.includes(node)) expect(isLost || shrinks, `node ${node} is lost`).to.equal(true);
       else expect(isLost || this.isUp(node), `node ${node} is there`).to.equal(true);
     }
     const live = present.filter((node) => this.isUp(node)).length;
+    if (shrinks) expect(nodes.length, 'it shrinks to 3').to.equal(3);
     expect(2 * (live + 1), 'the metadata group can decide').to.be.greaterThan(present.length + 1);
   }
 

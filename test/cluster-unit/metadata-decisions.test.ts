@@ -18,6 +18,8 @@ describe('decisions about the metadata group', () => {
   const one = { topology: after(clusterOf(3, { shards: 1 }), metadataOn(1)), voters: null };
   const forced: MetaCommand = { kind: 'removeNode', node: 2, force: true, nowMs: 3_000 };
   const given = after(spareCluster(), metadataOn(1, 4, 3)).metadata[2]?.replica ?? 0;
+  const replicasOn = (...nodes: number[]): readonly number[] =>
+    after(spareCluster(), metadataOn(...nodes)).metadata.map(({ replica }) => replica);
   const rows: readonly (World & { readonly title: string; readonly expected: string[] })[] = [
     {
       title: 'D40: it grows from 1 to 3',
@@ -65,6 +67,22 @@ describe('decisions about the metadata group', () => {
       silent: { 2: replaceAfterMs },
       voters: null,
       expected: ['metadata: 1, 4, 3'],
+    },
+    {
+      title: 'without another node five become three',
+      topology: after(spareCluster(), metadataOn(1, 2, 3, 4, 5), down(4)),
+      metadata: { voters: replicasOn(1, 2, 3, 4, 5) },
+      silent: { 4: replaceAfterMs },
+      voters: null,
+      expected: ['metadata: 1, 2, 3'],
+    },
+    {
+      title: 'without another node three stay three, one of them lost',
+      topology: after(clusterOf(3, { shards: 1 }), down(2)),
+      ...three,
+      silent: { 2: replaceAfterMs },
+      voters: null,
+      expected: [],
     },
     {
       title: 'not a moment too early',
