@@ -52,7 +52,13 @@ class OpenWatch {
     this.session = connect(`http://${options.endpoint}`, {
       settings: { initialWindowSize: 1024 * 1024 },
     });
-    if (!options.holdsProcess) this.session.unref();
+    if (!options.holdsProcess) {
+      this.session.unref();
+      // A name with several addresses: each attempt has a socket of its own, which holds the process.
+      this.session.on('connect', () => {
+        this.session.unref();
+      });
+    }
     this.session.on('error', (error: Error) => {
       this.end(error.message);
     });

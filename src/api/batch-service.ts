@@ -165,11 +165,49 @@ export class BatchService {
   }
 }
 
+/**
+ * The call as one share of a batch sees it. What a share knows of its own effect must not speak for the
+ * others: one that surely had none would make a promise for one that may have had (rule D04).
+ */
+class ShareCall implements CallContext {
+  private readonly call: CallContext;
+  private readonly onChange: (change: 1 | -1) => void;
+  private may = false;
+
+  constructor(call: CallContext, onChange: (change: 1 | -1) => void) {
+    this.call = call;
+    this.onChange = onChange;
+  }
+
+  get deadlineMs(): number {
+    return this.call.deadlineMs;
+  }
+
+  get forwarded(): boolean {
+    return this.call.forwarded;
+  }
+
+  get ended(): boolean {
+    return this.call.ended;
+  }
+
+  get mayHaveApplied(): boolean {
+    return this.may;
+  }
+
+  set mayHaveApplied(may: boolean) {
+    if (may === this.may) return;
+    this.may = may;
+    this.onChange(may ? 1 : -1);
+  }
+}
+
 /** One batch under way: fills in results until none is missing. */
 class BatchRun {
   private readonly results: (OperationResultMessage | undefined)[];
   private missing: number;
   private logTimeMs = 0;
+  private sharesThatMayHaveApplied = 0;
   /** What the token of the batch as a whole names, and what the one of its reply will. */
   private positions: Positions = new Map();
   private readonly seen = new Map<Slot, SlotPosition>();
@@ -356,7 +394,10 @@ class BatchRun {
     share: readonly Placed<unknown>[],
   ): Pick<WriteRequest, 'call' | 'redirect' | 'path' | 'request'> {
     return {
-      call: this.call,
+      call: new ShareCall(this.call, (change) => {
+        this.sharesThatMayHaveApplied += change;
+        this.call.mayHaveApplied = this.sharesThatMayHaveApplied > 0;
+      }),
       redirect: this.request.header?.redirect === true,
       path: batchPath,
       // Encoded only if it is passed on.

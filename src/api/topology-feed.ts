@@ -114,9 +114,11 @@ export class TopologyFeed {
   }
 
   private take({ topology }: WatchEvent): void {
-    // Written by a node of this cluster: it passed the handshake of our own connection to it.
-    if (topology && topology.version > this.options.view.version)
-      this.options.onTopology(JSON.parse(topology.document) as Topology);
+    const { view, onTopology } = this.options;
+    if (!topology || topology.version <= view.version) return;
+    // An address that was a node's may be one of another cluster by now.
+    if (view.version > 0 && topology.clusterId !== view.topology.clusterId) return;
+    onTopology(JSON.parse(topology.document) as Topology);
   }
 
   private async ask(): Promise<void> {

@@ -107,6 +107,9 @@ export class QuorateClient {
 
   constructor({ endpoints, timeoutMs = 10_000, batching = true }: ClientOptions) {
     if (endpoints.length === 0) throw new RangeError('endpoints must name at least one node');
+    const wrong = endpoints.find((endpoint) => !/^.+:\d{1,5}$/.test(endpoint));
+    if (wrong !== undefined)
+      throw new RangeError(`endpoints must be host:port (e.g. 127.0.0.1:7400), got '${wrong}'`);
     this.timeoutMs = Math.min(timeoutMs, timeoutMsMax);
     this.batching = batching;
     this.routes = new Routes(endpoints);
@@ -199,7 +202,9 @@ export class QuorateClient {
     let left = request.limit ?? 0;
     let { deadline } = this.boundsOf(options);
     let attempts = new Attempts(true);
+    const isAborted = (): boolean => options.signal?.aborted === true;
     for (;;) {
+      if (isAborted()) throw attempts.conclude(cancelledError('notApplied'));
       const endpoint = this.routes.endpointOf(slot);
       try {
         const rest: ScanRequest = {
@@ -228,8 +233,7 @@ export class QuorateClient {
         const error = asKvError(reason);
         const waitMs = attempts.next(endpoint, error, deadline);
         this.routes.onFailure(slot, endpoint, error);
-        if (waitMs === undefined || options.signal?.aborted === true)
-          throw attempts.conclude(error);
+        if (waitMs === undefined || isAborted()) throw attempts.conclude(error);
         await pause(waitMs, options.signal);
       }
     }

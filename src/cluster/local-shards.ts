@@ -49,6 +49,7 @@ export type LocalReplica = Pick<
   | 'replica'
   | 'generation'
   | 'isLeader'
+  | 'leaderNode'
   | 'membership'
   | 'status'
   | 'transferLeadership'
@@ -87,8 +88,9 @@ const keepEveryMs = 1000;
 const creationsMax = 64;
 
 /**
- * So many looks a replica that is to go waits for its group to let it go, if by its own log it still
- * counts. One that was away when it was removed never hears of it.
+ * So many looks without a leader a replica that is to go waits for its group to let it go, if by its own
+ * log it still counts. One that was away when it was removed never hears of it; one that hears a leader is
+ * still needed: its successor may never come to vote.
  */
 const farewellRounds = 10;
 
@@ -102,7 +104,7 @@ export class LocalShards {
   private topology: Topology | undefined;
   /** Creations and removals happen one after the other. */
   private following: Promise<void> = Promise.resolve();
-  /** Looks since the topology names the replica no more. */
+  /** Looks in a row at a replica that the topology does not name, and that hears no leader. */
   private readonly unnamed = new Map<ReplicaId, number>();
   private readonly stops: readonly (() => void)[];
   private closed = false;
@@ -270,9 +272,11 @@ export class LocalShards {
   private keep(): void {
     const { topology } = this;
     if (topology === undefined) return;
-    for (const group of this.replicas.values())
-      if (isUnnamed(topology, group.id, group.replica))
-        this.unnamed.set(group.replica, (this.unnamed.get(group.replica) ?? 0) + 1);
+    for (const { id, replica, leaderNode } of this.replicas.values()) {
+      const isAlone = isUnnamed(topology, id, replica) && leaderNode === undefined;
+      if (isAlone) this.unnamed.set(replica, (this.unnamed.get(replica) ?? 0) + 1);
+      else this.unnamed.delete(replica);
+    }
     for (const record of groupRecords(topology)) {
       const group = this.replicas.get(record.id);
       const { generation = 0 } = record;

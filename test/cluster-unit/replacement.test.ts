@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { noReplica, replicaId, type Message } from '../../raft/index.js';
 import { shardId, withShardCluster, type ShardCluster, type ShardNode } from './shard-cluster.js';
+import { tickMs } from '../group/cluster.js';
 
 /** Looks at the topology come once a second: farewells take ten, and two more are enough. */
 const farewellTicks = 1200;
@@ -121,6 +122,19 @@ describe('the replacement of a replica', () => {
       from.kill();
       await from.start(before);
       await expectNothing();
+    }));
+
+  it('D06: a replica that is named no more stays while it hears a leader: its successor may never vote', () =>
+    withShardCluster({}, async (cluster) => {
+      const [from, to] = [await followerOf(cluster), cluster.spare];
+      to.kill();
+      const replica = cluster.replace(from, to);
+      cluster.end('done');
+      await cluster.tick(Math.ceil(20_000 / tickMs));
+      expect(from.shard?.group.replica, 'it still votes').to.equal(replica.old);
+      await to.start();
+      await cluster.until('the members are as wanted', () => cluster.isAsWanted);
+      await expectGone(cluster, from, replica.old);
     }));
 
   it('D01: a node that lost its replica of a shard is given another one under another id', () =>
