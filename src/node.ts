@@ -98,7 +98,8 @@ export class QuorateNode {
     const { metadata, view } = parts;
     const { link } = foundations;
     this.metadata = metadata;
-    this.door = new MetadataDoor({ metadata, view, link, clock: options.clock });
+    const addressOf = (node: number): string | undefined => this.clientAddressOf(node);
+    this.door = new MetadataDoor({ metadata, addressOf, view, link, clock: options.clock });
     const { clock } = options;
     this.feed = new TopologyFeed({
       clock,

@@ -14,6 +14,8 @@ import { toKvError } from './status.js';
 
 export interface MetadataDoorOptions {
   readonly metadata: Metadata;
+  /** Client address of a node, also before there is a topology; undefined when it is not known. */
+  readonly addressOf: (node: number) => string | undefined;
   readonly view: ClusterView;
   readonly link: NodeLink;
   readonly clock: Clock;
@@ -77,11 +79,11 @@ export class MetadataDoor {
 
   /** Client addresses of the nodes with the metadata group, its leader first as far as known. */
   private addresses(): readonly string[] {
-    const { metadata, view } = this.options;
+    const { metadata, view, addressOf } = this.options;
     const leader = metadata.leaderNode;
     const nodes = view.topology.metadata.map(({ node }) => node);
     const sorted = leader === undefined ? nodes : [leader, ...nodes.filter((n) => n !== leader)];
-    return sorted.map((node) => view.clientAddressOf(node)).filter((each) => each !== undefined);
+    return sorted.map(addressOf).filter((each) => each !== undefined);
   }
 }
 

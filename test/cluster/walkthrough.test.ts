@@ -49,7 +49,8 @@ function isFree(port: number): Promise<boolean> {
 
 function ended(child: ChildProcess): Promise<number | null> {
   return new Promise((resolve) => {
-    child.on('close', resolve);
+    // Not 'close': nodes that the script leaves behind hold its output open.
+    child.on('exit', resolve);
   });
 }
 
