@@ -77,7 +77,8 @@ export class Metadata implements MetadataReplica {
 
   /**
    * Resolves when the command is applied; `ifVersion`: only at this version of the topology, 0: at any.
-   * Rejects with KvError: KV_NOT_LEADER with the leader's address, KV_INVALID for a refusal (nothing was changed), KV_UNKNOWN_OUTCOME when leadership was lost.
+   * Rejects with KvError: KV_NOT_LEADER with the leader's address, KV_INVALID for a refusal (nothing was
+   * changed), KV_UNKNOWN_OUTCOME when leadership was lost.
    */
   async run(command: MetaCommand, ifVersion = 0): Promise<Done> {
     const { result } = await this.propose(command, ifVersion);

@@ -24,7 +24,8 @@ export function notFounded(): KvError {
 
 export function tooFarAhead(session: Session, logTimeMs: number): KvError {
   return new KvError(
-    `session.not_after_ms lies ${session.notAfterMs - logTimeMs} ms ahead of the server, the limit is ${sessionMsMax}`,
+    `session.not_after_ms lies ${session.notAfterMs - logTimeMs} ms ahead of the server, the limit is ` +
+      `${sessionMsMax}: nothing was applied; compare the clocks of the nodes, then begin a new client`,
     {
       code: 'KV_INVALID',
       outcome: 'notApplied',

@@ -47,10 +47,19 @@ function isFree(port: number): Promise<boolean> {
   });
 }
 
-function ended(child: ChildProcess): Promise<number | null> {
+/** Its exit code; also null when a signal ended it. */
+function exitOf(child: ChildProcess): Promise<number | null> {
   return new Promise((resolve) => {
-    // Not 'close': nodes that the script leaves behind hold its output open.
     child.on('exit', resolve);
+  });
+}
+
+/** All that it printed has been read: not before the nodes that it left behind have ended too. */
+function closed(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    child.on('close', () => {
+      resolve();
+    });
   });
 }
 
@@ -85,13 +94,16 @@ describe('the steps of docs/operations.md', function () {
     child.stderr.on('data', (piece: Buffer) => (output += piece.toString()));
     // Bounded: a repair that never ends would be waited for without end.
     const timer = setTimeout(() => child.kill('SIGKILL'), 540_000);
+    const whole = closed(child);
     try {
-      expect(await ended(child), output.slice(-4000)).to.equal(0);
+      const code = await exitOf(child);
+      killNodes(directory);
+      await whole;
+      expect(code, output.slice(-4000)).to.equal(0);
       expect(output).to.match(/1000 records loaded/);
       expect(output).to.match(/every record is there/);
     } finally {
       clearTimeout(timer);
-      killNodes(directory);
       rmSync(directory, { recursive: true, force: true });
     }
   });
