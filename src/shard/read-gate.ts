@@ -1,0 +1,107 @@
+/**
+ * When a replica may answer a read, and how far it has come: what reads and scans have in common.
+ */
+import type { Group, ReadOutcome } from '../group/group.js';
+import type { KvError } from '../errors.js';
+import type { Clock } from '../observe/clock.js';
+import type { Slot } from '../router/slot.js';
+import { isExpired, keyValue } from './apply-run.js';
+import type { CommandResult, KeyValue } from './command.js';
+import { readError, tokenAhead } from './shard-errors.js';
+import type { ShardMachine } from './shard-machine.js';
+import { reaches, type SlotPosition } from './slot-position.js';
+import { decodeValue, SlotOwnership } from './value-codec.js';
+
+export type ReadLevel =
+  | { readonly kind: 'linearizable' }
+  | { readonly kind: 'lease' }
+  | { readonly kind: 'stale'; readonly maxStalenessMs: number }
+  /** At least as far as these positions, which may name more slots than are read (rule D24). */
+  | {
+      readonly kind: 'atLeast';
+      readonly positions: ReadonlyMap<Slot, SlotPosition>;
+      readonly maxStalenessMs: number;
+    };
+
+/** How a state came to be fresh enough; undefined: as it stands, since the level allows its age. */
+export type Freshness = Extract<ReadOutcome, { kind: 'ready' }> | undefined;
+
+export interface ReadGateOptions {
+  readonly group: Group<CommandResult>;
+  readonly machine: ShardMachine;
+  readonly clock: Clock;
+}
+
+export class ReadGate {
+  private readonly group: Group<CommandResult>;
+  private readonly machine: ShardMachine;
+  private readonly clock: Clock;
+
+  constructor({ group, machine, clock }: ReadGateOptions) {
+    this.group = group;
+    this.machine = machine;
+    this.clock = clock;
+  }
+
+  /** Calls back when the state is fresh enough for the level. */
+  whenReadable(
+    level: ReadLevel,
+    done: (error: KvError | undefined, freshness: Freshness) => void,
+  ): void {
+    if (this.answersAlone(level)) {
+      done(undefined, undefined);
+      return;
+    }
+    // A replica that is too old, or behind a session, catches up by it, also for reads that follow.
+    this.group.readIndex({ lease: level.kind === 'lease' }, (outcome) => {
+      if (outcome.kind !== 'ready') done(readError(outcome.reason), undefined);
+      else if (this.isBehind(level)) done(tokenAhead(), undefined);
+      else done(undefined, outcome);
+    });
+  }
+
+  /** A replica that has not caught up since it was started or restored never does. */
+  private answersAlone(level: ReadLevel): boolean {
+    if (level.kind !== 'stale' && level.kind !== 'atLeast') return false;
+    const ageMs = this.clock.monotonicMs() - this.group.caughtUpAtMs;
+    return ageMs <= level.maxStalenessMs && !this.isBehind(level);
+  }
+
+  private isBehind(level: ReadLevel): boolean {
+    if (level.kind !== 'atLeast') return false;
+    return [...level.positions.keys()].some((slot) => this.lacks(slot, level));
+  }
+
+  /** A slot that is not owned here is not judged: looking at it says so. */
+  lacks(slot: Slot, level: ReadLevel): boolean {
+    const wanted = level.kind === 'atLeast' ? level.positions.get(slot) : undefined;
+    if (wanted === undefined) return false;
+    const { ownership, epoch, change: revision } = this.machine.slotState(slot);
+    const { logTimeMs } = this.machine;
+    return ownership === SlotOwnership.owned && !reaches({ epoch, revision, logTimeMs }, wanted);
+  }
+
+  /** Not below anything that can have been seen of the slot by now. */
+  positionOf(slot: Slot, logTimeMs: number): SlotPosition {
+    const { epoch } = this.machine.slotState(slot);
+    return { slot, epoch, revision: this.machine.newestChange(slot), logTimeMs };
+  }
+
+  /** A snapshot has replaced the state since, or is about to. */
+  replacedSince(loads: number): boolean {
+    return this.machine.loads !== loads || this.group.caughtUpAtMs === Number.NEGATIVE_INFINITY;
+  }
+}
+
+/** What a reader sees behind a key, and since when it is hidden by its expiry; 0: it is not. */
+export function seenValue(
+  key: Uint8Array,
+  stored: Uint8Array | undefined,
+  logTimeMs: number,
+): { readonly kv: KeyValue | undefined; readonly expiredAtMs: number } {
+  if (stored === undefined) return { kv: undefined, expiredAtMs: 0 };
+  const value = decodeValue(stored);
+  return isExpired(value, logTimeMs)
+    ? { kv: undefined, expiredAtMs: value.expiresAtMs }
+    : { kv: keyValue(key, value), expiredAtMs: 0 };
+}

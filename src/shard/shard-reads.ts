@@ -1,0 +1,121 @@
+/** Reads of single keys: all that become possible in one turn share one look at the engine. */
+import type { KvError } from '../errors.js';
+import { slotOf, type Slot } from '../router/slot.js';
+import type { KeyValue } from './command.js';
+import { seenValue, type Freshness, type ReadGate, type ReadLevel } from './read-gate.js';
+import { notFounded, readError, wrongShard } from './shard-errors.js';
+import type { ShardMachine } from './shard-machine.js';
+import type { SlotPosition } from './slot-position.js';
+import { SlotOwnership } from './value-codec.js';
+
+export interface ReadResult {
+  /** In the order of the keys. */
+  readonly values: readonly (KeyValue | undefined)[];
+  /** Of the slots of the keys, in their order; not below anything that `values` shows. */
+  readonly positions: readonly SlotPosition[];
+  /** The shard's time now. */
+  readonly logTimeMs: number;
+}
+
+export type ReadDone = (error: KvError | undefined, result: ReadResult | undefined) => void;
+
+interface ReadyRead {
+  readonly keys: readonly Uint8Array[];
+  readonly freshness: Freshness;
+  readonly done: ReadDone;
+}
+
+/** One key of a read, with the epoch of its slot before the engine is asked. */
+interface Look {
+  readonly key: Uint8Array;
+  readonly slot: Slot;
+  readonly epoch: number;
+}
+
+/** What reads and scans of a shard work on. */
+export interface ReadSources {
+  readonly machine: ShardMachine;
+  readonly gate: ReadGate;
+  /** The shard's time now, ms. */
+  readonly nowMs: () => number;
+  readonly onFatal: (error: Error) => void;
+}
+
+export class ShardReads {
+  private readonly sources: ReadSources;
+  private readonly machine: ShardMachine;
+  private readonly gate: ReadGate;
+  /** Reads whose index is reached in this turn: answered with one look at the engine. */
+  private ready: ReadyRead[] = [];
+
+  constructor(sources: ReadSources) {
+    this.sources = sources;
+    this.machine = sources.machine;
+    this.gate = sources.gate;
+  }
+
+  read(keys: readonly Uint8Array[], level: ReadLevel, done: ReadDone): void {
+    this.gate.whenReadable(level, (error, freshness) => {
+      if (error !== undefined) {
+        done(error, undefined);
+        return;
+      }
+      this.ready.push({ keys, freshness, done });
+      if (this.ready.length === 1) queueMicrotask(() => void this.answerReady());
+    });
+  }
+
+  private async answerReady(): Promise<void> {
+    const reads = this.ready;
+    this.ready = [];
+    const { loads } = this.machine;
+    try {
+      const looks = reads.flatMap(({ keys }) => keys.map((key) => this.lookAt(key)));
+      const stored = await this.machine.engine.getMany(
+        looks.map(({ slot, key }) => this.machine.valueKey(slot, key)),
+      );
+      // Meanwhile a slot may have been frozen, moved and deleted: it is checked again, and so is a
+      // lease (rules D23, R30). A snapshot that is being installed leaves a part of the state.
+      const replaced = this.gate.replacedSince(loads);
+      let at = 0;
+      for (const read of reads) {
+        const from = at;
+        at += read.keys.length;
+        if (replaced) read.done(readError('restoring'), undefined);
+        else if (!this.machine.isFounded) read.done(notFounded(), undefined);
+        else this.answer(read, looks.slice(from, at), stored.slice(from, at));
+      }
+    } catch (error) {
+      this.sources.onFatal(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  private lookAt(key: Uint8Array): Look {
+    const slot = slotOf(key);
+    return { key, slot, epoch: this.machine.slotState(slot).epoch };
+  }
+
+  private answer(
+    { freshness, done }: ReadyRead,
+    looks: readonly Look[],
+    stored: readonly (Uint8Array | undefined)[],
+  ): void {
+    const owned = looks.every(({ slot, epoch }) => {
+      const state = this.machine.slotState(slot);
+      return state.ownership === SlotOwnership.owned && state.epoch === epoch;
+    });
+    if (!owned) {
+      done(wrongShard(), undefined);
+    } else if (freshness?.stillValid() === false) {
+      done(readError('noQuorum'), undefined);
+    } else {
+      const { logTimeMs } = this.machine;
+      const seen = looks.map(({ key }, n) => seenValue(key, stored[n], logTimeMs));
+      const values = seen.map(({ kv }) => kv);
+      const positions = looks.map(({ slot }, n) =>
+        this.gate.positionOf(slot, seen[n]?.expiredAtMs ?? 0),
+      );
+      done(undefined, { values, positions, logTimeMs: this.sources.nowMs() });
+    }
+  }
+}
