@@ -53,7 +53,7 @@ export async function clusterCheck(
   refuseMixed(picture);
   const check = new Check(client, picture, Date.now() + withinMs);
   const verdicts = await check.all();
-  const problems = verdicts.flatMap(problemsOf);
+  const problems = [...verdicts.flatMap(problemsOf), ...unfinished(picture)];
   if (problems.length > 0) process.exitCode = ExitCode.unhealthy;
   if (flags.output === 'json') {
     const { clusterId, version } = picture.topology;
@@ -63,7 +63,14 @@ export async function clusterCheck(
     return;
   }
   for (const problem of problems) console.log(`${pc.red('!')} ${problem}`);
-  console.log(lastLine(picture, verdicts));
+  console.log(lastLine(picture, verdicts, problems.length === 0));
+}
+
+/** Until its operation has ended, the replica that is replaced counts as one of its node. */
+function unfinished({ topology }: Picture): readonly string[] {
+  return topology.operations
+    .filter(({ kind, state }) => kind === 'replaceReplica' && state === 'running')
+    .map(({ operationId, what }) => `${what}: is under way still (operation ${operationId})`);
 }
 
 /** A node of an older version would stop at a command that it does not know (rule D16). */
@@ -158,7 +165,11 @@ function problemsOf({ name, index, error, replicas }: GroupVerdict): readonly st
 }
 
 /** What a person pastes. */
-function lastLine({ topology }: Picture, verdicts: readonly GroupVerdict[]): string {
+function lastLine(
+  { topology }: Picture,
+  verdicts: readonly GroupVerdict[],
+  whole: boolean,
+): string {
   const shards = verdicts.filter(({ id }) => id > 0);
   const replicas = shards.flatMap((verdict) => verdict.replicas);
   const compared = replicas.filter(({ hash }) => hash !== '').length;
@@ -166,7 +177,6 @@ function lastLine({ topology }: Picture, verdicts: readonly GroupVerdict[]): str
   const differing = verdicts
     .filter(isDiffering)
     .map(({ name, index }) => `${name} at index ${index}`);
-  const whole = verdicts.every((verdict) => problemsOf(verdict).length === 0);
   const at = `at map version ${topology.version}`;
   if (differing.length > 0)
     return pc.red(
