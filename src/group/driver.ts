@@ -15,7 +15,6 @@ import {
   type Generation,
   type GroupId,
   type LogIndex,
-  type Membership,
   type MembershipAt,
   type MembershipChange,
   type Message,
@@ -33,9 +32,11 @@ import type { GroupMessage, IncomingSnapshot } from '../transport/transport.js';
 import { Applier } from './applier.js';
 import type { DriverSurroundings, GroupContext } from './group-context.js';
 import type { Group, GroupFigures, HashAt, ProposeOutcome, ReplicaHash } from './group.js';
-import { Proposals } from './proposals.js';
+import { Pace } from './pace.js';
+import { Places } from './places.js';
+import { Proposals, reasonOf } from './proposals.js';
 import { Reads, type ReadDone } from './reads.js';
-import { installSnapshot, sendSnapshot } from './snapshots.js';
+import { Snapshots } from './snapshots.js';
 import { StateHashes } from './state-hashes.js';
 import type { StateMachine } from './state-machine.js';
 
@@ -63,25 +64,16 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   private readonly proposals = new Proposals<R>();
   private readonly reads: Reads;
   private readonly applier: Applier<R>;
+  private readonly pace: Pace;
+  private readonly snapshots: Snapshots<R>;
   private readonly hashes: StateHashes<R>;
-  /** Which node hosts a replica: from the membership, and from whom messages came. */
-  private readonly places = new Map<ReplicaId, NodeId>();
-  private membershipIndex = -1;
+  readonly places: Places;
   private leading = false;
-  private ticks = 0;
-  private accountedMs: number;
-  private installing: Promise<void> | undefined;
-  private incoming: IncomingSnapshot | undefined;
-  private closed = false;
+  closed = false;
   private outdatedBy: Generation = 0;
-  /** The members of the quiet group were all connected, after the last message that came. */
-  private watched = false;
-  private campaignsAtBirth: boolean;
   private readonly counts = {
     proposals: 0,
     proposalsRefused: 0,
-    snapshotsSent: 0,
-    snapshotsInstalled: 0,
     persistBatches: 0,
   };
 
@@ -92,25 +84,25 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.prefix = options.prefix;
     this.machine = options.machine;
     this.raft = options.raft;
-    this.campaignsAtBirth = options.campaignsAtBirth;
     this.surroundings = surroundings;
     this.node = new RawNode(options.raft, options.state);
-    this.accountedMs = surroundings.clock.monotonicMs();
+    this.pace = new Pace({ ...options, node: this.node });
+    this.places = new Places(this.node);
+    this.snapshots = new Snapshots(this);
     this.hashes = new StateHashes(this);
     this.applier = new Applier(this, options.state.appliedIndex, this.hashes);
     this.reads = new Reads({
       node: this.node,
       queueLengthMax: surroundings.limits.readsMax,
       patienceTicks: options.raft.electionTicks * 4,
-      now: () => ({ tick: this.ticks, monotonicMs: surroundings.clock.monotonicMs() }),
+      now: () => ({ tick: this.pace.ticks, monotonicMs: surroundings.clock.monotonicMs() }),
       accountTime: () => {
-        this.accountTime();
+        this.pace.account();
       },
       onFresh: (sinceMs) => {
         this.caughtUpAtMs = Math.max(this.caughtUpAtMs, sinceMs);
       },
     });
-    this.followMembership();
   }
 
   // ---- what the floors above ask
@@ -129,7 +121,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   get leaderNode(): NodeId | undefined {
     const { leader } = this.node;
-    return leader === noReplica ? undefined : this.places.get(leader);
+    return leader === noReplica ? undefined : this.places.of(leader);
   }
 
   get appliedIndex(): LogIndex {
@@ -214,12 +206,13 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   /** Nodes of all members. */
   memberNodes(): readonly NodeId[] {
-    return this.node.membership.membership.members.map((member) => member.node);
+    return this.places.nodes();
   }
 
   figures(): GroupFigures {
     return {
       ...this.counts,
+      ...this.snapshots.counts,
       proposalsWaiting: this.proposals.length,
       proposalsApplied: this.proposals.outcomes.applied,
       proposalsOverwritten: this.proposals.outcomes.overwritten,
@@ -246,14 +239,10 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   // ---- what the host brings
 
   tick(): void {
-    this.accountTime(1);
-    this.ticks++;
-    this.node.tick();
-    if (this.campaignsAtBirth) this.campaignAtBirth();
-    this.proposals.tick(this.ticks);
-    this.reads.tick(this.ticks);
-    if (this.node.isQuiet) this.watchOthers();
-    this.watched = this.node.isQuiet;
+    this.pace.tick();
+    this.proposals.tick(this.pace.ticks);
+    this.reads.tick(this.pace.ticks);
+    this.pace.watch();
     // A quiet group with nothing to do costs no more than these counters.
     const { node, reads, surroundings } = this;
     if (!node.isQuiet || node.hasReady() || reads.length > 0) surroundings.wake();
@@ -265,34 +254,14 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
    */
   get sleeps(): boolean {
     return (
-      this.closed ||
-      (this.watched && this.node.isQuiet && this.reads.length === 0 && this.proposals.length === 0)
+      this.closed || (this.pace.restful && this.reads.length === 0 && this.proposals.length === 0)
     );
-  }
-
-  /**
-   * Again and again for an election timeout, since the other members may be born a little later. With
-   * pre-votes: it raises no term, and disturbs nobody who is ahead of it.
-   */
-  private campaignAtBirth(): void {
-    const { electionTicks, heartbeatTicks } = this.raft;
-    this.campaignsAtBirth =
-      this.ticks < electionTicks && this.node.term === 0 && this.node.leader === noReplica;
-    if (this.campaignsAtBirth && (this.ticks - 1) % heartbeatTicks === 0)
-      this.node.rehearseCampaign();
-  }
-
-  /** In a quiet group nobody else would notice that a member may be lost (rule D05). */
-  private watchOthers(): void {
-    const { members } = this.node.membership.membership;
-    if (!members.every(({ node }) => this.surroundings.isConnected(node))) this.node.wake();
   }
 
   /** `from`: the node the message came from; its replica lives there. */
   step(from: NodeId, { message, generation }: Omit<GroupMessage, 'group'>): void {
-    // It may be awake for a moment, and fall quiet again behind a connection that broke meanwhile.
-    this.watched = false;
-    if (this.places.get(message.from) !== from) this.places.set(message.from, from);
+    this.pace.heard();
+    this.places.learn(message.from, from);
     this.node.step(message, generation);
     this.noticeGeneration();
     this.surroundings.wake();
@@ -300,18 +269,14 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
 
   /** A snapshot is offered; taken if the core accepts it, refused otherwise. */
   onSnapshot(incoming: IncomingSnapshot): void {
-    if (this.closed || this.incoming !== undefined || this.installing !== undefined) {
-      incoming.finish({ ok: false, reason: 'another snapshot is being installed' });
-      return;
-    }
+    if (!this.snapshots.hold(incoming)) return;
     const { generation, from, to, term, snapshot } = incoming.header;
-    this.incoming = incoming;
-    const message: Message = { type: 'snapshot', from, to, term, snapshot };
-    this.step(incoming.node, { generation, message });
+    this.step(incoming.node, {
+      generation,
+      message: { type: 'snapshot', from, to, term, snapshot },
+    });
     this.pump();
-    if (this.incoming === undefined) return;
-    this.incoming = undefined;
-    incoming.finish({ ok: false, reason: 'not wanted' });
+    this.snapshots.refuseUnwanted();
   }
 
   onDisconnected(node: NodeId): void {
@@ -341,13 +306,13 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.reads.failAll('closed');
     this.applier.loseWaiters('closed');
     this.hashes.close();
-    this.incoming?.finish({ ok: false, reason: 'the node is stopping' });
+    this.snapshots.close();
   }
 
   /** Resolves when nothing of this group is under way any more. */
   async idle(): Promise<void> {
     // What failed of it has been reported by `fatal`.
-    await Promise.allSettled([this.applier.idle(), this.installing]);
+    await Promise.allSettled([this.applier.idle(), this.snapshots.idle()]);
     await this.hashes.idle();
   }
 
@@ -359,12 +324,12 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.applier.apply(ready.committed);
     for (const { context, index } of ready.readStates) this.reads.answered(context, index);
     for (const fetch of ready.fetches) this.fetch(fetch);
-    for (const to of ready.snapshotsWanted) this.offerSnapshot(to);
-    if (ready.restore !== undefined) this.restore(ready.restore);
+    for (const to of ready.snapshotsWanted) this.snapshots.offer(to);
+    if (ready.restore !== undefined) this.snapshots.restore(ready.restore);
   }
 
   private send(message: Message): void {
-    const node = this.places.get(message.to);
+    const node = this.places.of(message.to);
     if (node === undefined) return;
     const { generation } = this.node;
     this.surroundings.transport.send(node, { group: this.id, generation, message });
@@ -373,7 +338,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   private persist({ hardState, entries, logReset: reset, messagesAfterPersist }: Ready): void {
     if (hardState === undefined && entries.length === 0 && reset === undefined) return;
     if (reset !== undefined || entries.some((entry) => entry.kind === EntryKind.membership)) {
-      this.followMembership();
+      this.places.follow();
     }
     const lastEntry = entries[entries.length - 1];
     const last: EntryId | undefined = lastEntry ?? reset;
@@ -411,60 +376,18 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     );
   }
 
-  // ---- snapshots
+  // ---- what snapshots ask
 
-  private offerSnapshot(to: ReplicaId): void {
-    const node = this.places.get(to);
-    if (node === undefined) {
-      this.node.snapshotSent({ to, index: 0, ok: false });
-      return;
-    }
-    this.counts.snapshotsSent++;
-    this.background(
-      sendSnapshot(this, { to, node }).then((result) => {
-        // The term may have changed: the core ignores a result that it does not wait for.
-        if (!this.closed) this.node.snapshotSent({ to, ...result });
-        this.surroundings.wake();
-      }),
-    );
-  }
-
-  private restore(snapshot: SnapshotMeta): void {
-    const { incoming } = this;
-    this.incoming = undefined;
-    if (incoming?.header.snapshot.index !== snapshot.index) {
-      // The message came without its stream: nothing to install.
-      this.node.restored(snapshot, false);
-      return;
-    }
+  onInstalling(): void {
     this.reads.failAll('restoring');
     // No stale read may look at the part of a state that is there meanwhile.
     this.caughtUpAtMs = Number.NEGATIVE_INFINITY;
-    this.installing = installSnapshot(this, snapshot, incoming)
-      .then((ok) => {
-        this.installing = undefined;
-        if (this.closed) {
-          incoming.finish({ ok: false, reason: 'the replica is closed' });
-          return;
-        }
-        this.onInstalled(snapshot, ok);
-        incoming.finish(ok ? { ok } : { ok, reason: 'the install failed' });
-      })
-      .catch((error: unknown) => {
-        this.fatal(error);
-      });
   }
 
-  private onInstalled(snapshot: SnapshotMeta, ok: boolean): void {
-    if (ok) {
-      this.counts.snapshotsInstalled++;
-      this.applier.reset(snapshot);
-      // Their entries may be inside the snapshot, applied or not: nobody can tell.
-      this.proposals.loseAll('snapshotInstalled');
-    }
-    this.node.restored(snapshot, ok);
-    this.followMembership();
-    this.surroundings.wake();
+  onInstalled(snapshot: SnapshotMeta): void {
+    this.applier.reset(snapshot);
+    // Their entries may be inside the snapshot, applied or not: nobody can tell.
+    this.proposals.loseAll('snapshotInstalled');
   }
 
   /** Waits until no entry is being applied. */
@@ -511,7 +434,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     if (leading === this.leading) return;
     this.leading = leading;
     if (leading) this.proposals.leading();
-    else this.proposals.steppedDown(this.ticks + this.raft.electionTicks * 2);
+    else this.proposals.steppedDown(this.pace.ticks + this.raft.electionTicks * 2);
     const { logLine, clockMedianMs } = this.surroundings;
     logLine(
       'info',
@@ -519,26 +442,6 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
       leading ? 'leads' : 'leads no more',
     );
     this.machine.onLeadership({ leading, clockMedianMs: clockMedianMs(this.memberNodes()) });
-  }
-
-  private followMembership(): void {
-    const { index, membership } = this.node.membership;
-    if (index === this.membershipIndex) return;
-    this.membershipIndex = index;
-    this.learnPlaces(membership);
-  }
-
-  private learnPlaces(membership: Membership): void {
-    for (const { id, node } of membership.members) this.places.set(id, node);
-  }
-
-  /** Ticks that a stalled loop did not give are not made up for, but a lease has aged (R30). */
-  private accountTime(ticks = 0): void {
-    const { clock, tickMs } = this.surroundings;
-    const passed = Math.floor((clock.monotonicMs() - this.accountedMs) / tickMs);
-    const missed = Math.max(0, passed - ticks);
-    if (missed > 0) this.node.elapse(missed);
-    this.accountedMs += Math.max(ticks, passed) * tickMs;
   }
 
   background(work: Promise<void>): void {
@@ -551,13 +454,4 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     if (this.closed) return;
     this.surroundings.onFatal(error instanceof Error ? error : new Error(String(error)));
   }
-}
-
-type Refused = Exclude<ReturnType<RawNode['propose']>, { kind: 'appended' }>;
-
-function reasonOf(
-  verdict: Refused,
-): Extract<ProposeOutcome<unknown>, { kind: 'notApplied' }>['reason'] {
-  if (verdict.kind === 'notLeader') return 'notLeader';
-  return verdict.reason;
 }

@@ -9,12 +9,14 @@ import type {
   NodeId,
   RawNode,
   ReplicaId,
+  SnapshotMeta,
   Term,
 } from '../../raft/index.js';
 import type { Engine, RaftLog } from '../../storage/index.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { Transport } from '../transport/transport.js';
+import type { Places } from './places.js';
 import type { StateMachine } from './state-machine.js';
 
 /** What all groups of a node share. */
@@ -57,10 +59,19 @@ export interface GroupContext<R> {
   readonly isLeader: boolean;
   readonly term: Term;
   readonly appliedIndex: LogIndex;
+  /** The replica is closed, and nothing of it may touch the core any more. */
+  readonly closed: boolean;
+  readonly places: Places;
   /** Resolves when no entry is being applied. */
   applierIdle(): Promise<void>;
   /** The batch of `entries` is in the engine, with one result for each command among them. */
   onApplied(entries: readonly Entry[], results: readonly R[]): void;
+  /** A snapshot is being installed: from here on the state is only a part of one. */
+  onInstalling(): void;
+  /** The state is the snapshot's. */
+  onInstalled(snapshot: SnapshotMeta): void;
   /** Work that nobody waits for; if it fails, the node stops. */
   background(work: Promise<void>): void;
+  /** The node stops. */
+  fatal(error: unknown): void;
 }

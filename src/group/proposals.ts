@@ -2,7 +2,7 @@
  * Proposals that wait for their entry to be applied, by (term, index); and what is told to those
  * that are lost (rule D04).
  */
-import type { LogIndex, Term } from '../../raft/index.js';
+import type { LogIndex, RawNode, Term } from '../../raft/index.js';
 import type { ProposeOutcome } from './group.js';
 
 type Done<R> = (outcome: ProposeOutcome<R>) => void;
@@ -81,4 +81,14 @@ export class Proposals<R> {
     this.outcomes.unknown += waiters.length;
     for (const { done } of waiters) done({ kind: 'unknown', reason });
   }
+}
+
+type Refused = Exclude<ReturnType<RawNode['propose']>, { kind: 'appended' }>;
+
+/** Of a proposal that was not appended. */
+export function reasonOf(
+  verdict: Refused,
+): Extract<ProposeOutcome<unknown>, { kind: 'notApplied' }>['reason'] {
+  if (verdict.kind === 'notLeader') return 'notLeader';
+  return verdict.reason;
 }

@@ -14,7 +14,95 @@ import {
 import { SnapshotInterrupted, type IncomingSnapshot } from '../transport/transport.js';
 import type { GroupContext } from './group-context.js';
 
-export async function sendSnapshot<R>(
+/** Of one replica: any number on their way to others, at most one that comes. */
+export class Snapshots<R> {
+  readonly counts = { snapshotsSent: 0, snapshotsInstalled: 0 };
+  private readonly driver: GroupContext<R>;
+  /** Offered, and not yet asked for by the core. */
+  private incoming: IncomingSnapshot | undefined;
+  private installing: Promise<void> | undefined;
+
+  constructor(driver: GroupContext<R>) {
+    this.driver = driver;
+  }
+
+  /** Keeps what is offered until the core has said whether it wants it; false: refused. */
+  hold(incoming: IncomingSnapshot): boolean {
+    if (this.driver.closed || this.incoming !== undefined || this.installing !== undefined) {
+      incoming.finish({ ok: false, reason: 'another snapshot is being installed' });
+      return false;
+    }
+    this.incoming = incoming;
+    return true;
+  }
+
+  /** The core has seen the offer: what it has not asked for by now is not wanted. */
+  refuseUnwanted(): void {
+    this.incoming?.finish({ ok: false, reason: 'not wanted' });
+    this.incoming = undefined;
+  }
+
+  close(): void {
+    this.incoming?.finish({ ok: false, reason: 'the node is stopping' });
+  }
+
+  /** Resolves when none is being installed. */
+  async idle(): Promise<void> {
+    await this.installing;
+  }
+
+  offer(to: ReplicaId): void {
+    const node = this.driver.places.of(to);
+    if (node === undefined) {
+      this.driver.node.snapshotSent({ to, index: 0, ok: false });
+      return;
+    }
+    this.counts.snapshotsSent++;
+    this.driver.background(
+      sendSnapshot(this.driver, { to, node }).then((result) => {
+        // The term may have changed: the core ignores a result that it does not wait for.
+        if (!this.driver.closed) this.driver.node.snapshotSent({ to, ...result });
+        this.driver.surroundings.wake();
+      }),
+    );
+  }
+
+  restore(snapshot: SnapshotMeta): void {
+    const { incoming } = this;
+    this.incoming = undefined;
+    if (incoming?.header.snapshot.index !== snapshot.index) {
+      // The message came without its stream: nothing to install.
+      this.driver.node.restored(snapshot, false);
+      return;
+    }
+    this.driver.onInstalling();
+    this.installing = installSnapshot(this.driver, snapshot, incoming)
+      .then((ok) => {
+        this.installing = undefined;
+        if (this.driver.closed) {
+          incoming.finish({ ok: false, reason: 'the replica is closed' });
+          return;
+        }
+        this.onInstalled(snapshot, ok);
+        incoming.finish(ok ? { ok } : { ok, reason: 'the install failed' });
+      })
+      .catch((error: unknown) => {
+        this.driver.fatal(error);
+      });
+  }
+
+  private onInstalled(snapshot: SnapshotMeta, ok: boolean): void {
+    if (ok) {
+      this.counts.snapshotsInstalled++;
+      this.driver.onInstalled(snapshot);
+    }
+    this.driver.node.restored(snapshot, ok);
+    this.driver.places.follow();
+    this.driver.surroundings.wake();
+  }
+}
+
+async function sendSnapshot<R>(
   driver: GroupContext<R>,
   { to, node }: { readonly to: ReplicaId; readonly node: NodeId },
 ): Promise<{ readonly index: LogIndex; readonly ok: boolean }> {
@@ -44,7 +132,7 @@ export async function sendSnapshot<R>(
 }
 
 /** False when the stream broke: the mark stays, and another snapshot is asked for. */
-export async function installSnapshot<R>(
+async function installSnapshot<R>(
   driver: GroupContext<R>,
   snapshot: SnapshotMeta,
   incoming: IncomingSnapshot,
