@@ -32,7 +32,7 @@ const complaintsMax = 1000;
 export interface ControllerOptions {
   /** This one: it hears itself. */
   readonly node: NodeId;
-  readonly metadata: Pick<Metadata, 'isLeader' | 'run'>;
+  readonly metadata: Pick<Metadata, 'isLeader' | 'memberNodes' | 'run'>;
   readonly view: Pick<ClusterView, 'topology'>;
   readonly clock: Clock;
   readonly log: Log;
@@ -146,7 +146,8 @@ export class Controller {
     if (leadingSinceMs === undefined || !metadata.isLeader) return undefined;
     const nowMs = clock.monotonicMs();
     this.look(nowMs);
-    return { topology: view.topology, seen, nowMs, leadingSinceMs };
+    const { memberNodes: metadataNodes } = metadata;
+    return { topology: view.topology, seen, nowMs, metadataNodes, leadingSinceMs };
   }
 
   /** Of those who answer in time. */

@@ -48,6 +48,11 @@ export interface Surroundings {
   readonly seen: ReadonlyMap<NodeId, Sight>;
   /** Monotonic. */
   readonly nowMs: number;
+  /**
+   * Nodes with a member of the metadata group, those that are leaving it too: as this leader's own log
+   * says, so whatever it decides comes after that.
+   */
+  readonly metadataNodes: readonly NodeId[];
   /** Monotonic: since when it leads without interruption or stall. Silence before does not count (D06). */
   readonly leadingSinceMs: number;
 }
@@ -78,11 +83,7 @@ export function decide(situation: Situation): readonly MetaCommand[] {
 
 /** The groups without whose reports nothing could be decided that may have to be: mostly none. */
 export function groupsInQuestion(surroundings: Surroundings): readonly GroupId[] {
-  const { operations } = surroundings.topology;
-  const isDraining = operations.some(
-    ({ kind, state }) => kind === 'drainNode' && state === 'running',
-  );
-  const isMetadata = isDraining || wantedMetadata(surroundings) !== undefined;
+  const isMetadata = wantedMetadata(surroundings) !== undefined;
   return [...(isMetadata ? [metadataGroup] : []), ...shardsInQuestion(surroundings)];
 }
 
@@ -405,12 +406,6 @@ function decideMetadata(plan: Plan): void {
   if (nodes !== undefined) plan.run({ kind: 'setMetadata', nodes });
 }
 
-/** False also when it was not asked about. */
-function metadataIsMoving({ situation, topology }: Plan): boolean {
-  const report = situation.reports.get(metadataGroup);
-  return report !== undefined && !isSettled({ replicas: topology.metadata }, report);
-}
-
 // ---- drains
 
 function decideDrain(plan: Plan, { id, node }: OperationRecord): void {
@@ -419,15 +414,16 @@ function decideDrain(plan: Plan, { id, node }: OperationRecord): void {
     presentReplicas(topology, shard).some((each) => each.node === node),
   );
   const hasMetadata = topology.metadata.some((each) => each.node === node);
-  const isMoving = metadataIsMoving(plan);
-  if (left.length === 0 && !hasMetadata && !isMoving) {
+  // The group may be moving for others, too: that is nothing to this node.
+  const isLeaving = !hasMetadata && plan.situation.metadataNodes.includes(node);
+  if (left.length === 0 && !hasMetadata && !isLeaving) {
     plan.end(id, 'done', 'no replicas are left on it: it may be removed');
     return;
   }
   const parts = [
     ...(left.length === 0 ? [] : [leftOf(plan, node, left)]),
     ...(hasMetadata ? ['its replica of the metadata group waits for a node of another host'] : []),
-    ...(!hasMetadata && isMoving ? ['its replica of the metadata group is moving'] : []),
+    ...(isLeaving ? ['its replica of the metadata group is moving'] : []),
   ];
   plan.end(id, 'running', parts.join('; '));
 }

@@ -2,7 +2,7 @@
  * The metadata group as a service: commands in, their outcome or an error that says what to do. The
  * node's replica of the group comes and goes as the topology says; without one, somebody else leads.
  */
-import type { Generation, LogIndex, ReplicaId } from '../../raft/index.js';
+import type { Generation, LogIndex, NodeId, ReplicaId } from '../../raft/index.js';
 import type { Engine } from '../../storage/index.js';
 import { KvError } from '../errors.js';
 import type { Group, ProposeOutcome } from '../group/group.js';
@@ -73,6 +73,12 @@ export class Metadata implements MetadataReplica {
   /** The node that leads it, as far as a replica of this node knows. */
   get leaderNode(): number | undefined {
     return this.group?.leaderNode;
+  }
+
+  /** Of the membership in force here, committed or not; none without a replica. */
+  get memberNodes(): readonly NodeId[] {
+    const members = this.group?.status().membership.membership.members ?? [];
+    return members.map(({ node }) => node);
   }
 
   /**

@@ -35,6 +35,9 @@ class Stage {
         get isLeader() {
           return stage.isLeader;
         },
+        get memberNodes() {
+          return stage.topology.metadata.map(({ node }) => node);
+        },
         run: (command) => this.run(command),
       },
       view: {

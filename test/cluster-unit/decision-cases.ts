@@ -1,6 +1,6 @@
 /** Worlds to decide about, in few words, and what is decided in as few. */
 import { expect } from 'chai';
-import { replicaId } from '../../raft/index.js';
+import { nodeId, replicaId } from '../../raft/index.js';
 import {
   decide,
   type ShardReport,
@@ -26,6 +26,8 @@ export interface World {
   readonly learners?: readonly number[];
   /** Voters and learners of the metadata group; left out: no report. */
   readonly metadata?: { readonly voters: readonly number[]; readonly learners?: readonly number[] };
+  /** Where the metadata group has members; left out: where the topology says. */
+  readonly metadataNodes?: readonly number[];
 }
 
 export function situationOf(world: World): Situation {
@@ -45,6 +47,7 @@ export function situationOf(world: World): Situation {
     nowMs,
     wallMs,
     leadingSinceMs: nowMs - leadingMs,
+    metadataNodes: world.metadataNodes?.map(nodeId) ?? topology.metadata.map(({ node }) => node),
     reports: reportsOf(world),
   };
 }

@@ -3,7 +3,7 @@
  * follow the topology late and report late, one step a second. Topologies change by the real rules.
  */
 import { expect } from 'chai';
-import { replicaId, type GroupId, type NodeId } from '../../raft/index.js';
+import { nodeId, replicaId, type GroupId, type NodeId } from '../../raft/index.js';
 import {
   decide,
   groupsInQuestion,
@@ -255,9 +255,10 @@ export class DecisionWorld {
   private expectLeft(operation: number): void {
     const { replacement, node } = this.topology.operations.find(({ id }) => id === operation) ?? {};
     if (replacement === undefined) {
-      const { voters, learners } = this.membersOf(metadataGroup);
-      const nodes = [...voters, ...learners].map((id) => this.nodeOfReplica.get(id));
-      expect(nodes, 'a drained node has no replica of the metadata group').to.not.include(node);
+      expect(
+        this.metadataNodes(),
+        'a drained node has no replica of the metadata group',
+      ).to.not.include(node);
       return;
     }
     const { voters, learners } = this.membersOf(replacement.shard);
@@ -306,7 +307,8 @@ export class DecisionWorld {
   /** Reports as the Controller gets them: of shards in question that have a leader, and old. */
   private situation(): Situation {
     const { topology, seen, nowMs, leadingSinceMs } = this;
-    const surroundings = { topology, seen, nowMs, leadingSinceMs };
+    const metadataNodes = this.metadataNodes().map(nodeId);
+    const surroundings = { topology, seen, nowMs, metadataNodes, leadingSinceMs };
     const reports = new Map<GroupId, ShardReport>();
     for (const id of groupsInQuestion(surroundings)) {
       const { history, members } = this.shardOf(id);
@@ -325,6 +327,11 @@ export class DecisionWorld {
       });
     }
     return { ...surroundings, reports, wallMs: nowMs };
+  }
+
+  private metadataNodes(): readonly number[] {
+    const { voters, learners } = this.membersOf(metadataGroup);
+    return [...voters, ...learners].flatMap((id) => this.nodeOfReplica.get(id) ?? []);
   }
 
   private membersOf(shard: number): Members {

@@ -128,7 +128,27 @@ describe('decisions about the metadata group', () => {
         drain(2),
       ),
       metadata: { voters: [1, 2, 3, given] },
+      metadataNodes: [1, 2, 3, 4],
       expected: ['1 running: its replica of the metadata group is moving'],
+    },
+    {
+      title: 'and not when nobody has reported the group since the drain began',
+      topology: after(
+        clusterOf(3, { shards: 1, replication: 1 }),
+        joinOf(4),
+        metadataOn(1, 4, 3),
+        drain(2),
+      ),
+      metadataNodes: [1, 2, 3, 4],
+      expected: ['1 running: its replica of the metadata group is moving'],
+    },
+    {
+      title: 'a drain is done while the group moves for another node, which may take for ever',
+      topology: after(spareCluster(), metadataOn(1, 4, 3), drain(5)),
+      metadata: { voters: [1, 2, 3] },
+      metadataNodes: [1, 2, 3, 4],
+      silent: { 4: 20_000 },
+      expected: ['4 down', '1 done: no replicas are left on it: it may be removed'],
     },
     {
       title: 'one that was lost by force is made up for',
