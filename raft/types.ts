@@ -15,8 +15,9 @@ export type Term = number;
 export type LogIndex = number;
 
 /**
- * Counts the forced recoveries of a group, from 0. Members of different generations are different
- * groups that happen to have the same ids and a common past (rule D07).
+ * Names the last forced recovery of a group and rises with each; 0: there was none. A safe integer.
+ * Members of different generations are different groups that happen to have the same ids and a common
+ * past (rule D07): so no two recoveries may ever be given the same one.
  */
 export type Generation = number;
 

@@ -127,9 +127,8 @@ export class QuorateNode {
 
   private recordRecoveries(): RecoveredGroups {
     const { clock, log, view, foundations } = this.parts;
-    const { node, host } = foundations;
     const run = (text: string): Promise<unknown> => this.door.changeText(text, false);
-    return new RecoveredGroups({ node, host, view, clock, log, run });
+    return new RecoveredGroups({ host: foundations.host, view, clock, log, run });
   }
 
   private adminMethods(): AdminMethods {

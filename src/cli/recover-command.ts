@@ -2,11 +2,12 @@
  * `quorate recover ...`: groups that lost their majority for good. Works on the data directories of
  * nodes that do not run; loads server code, and only then.
  */
+import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { z } from 'zod';
 import { Identity } from '../config/identity.js';
-import type { PlannedRecovery } from '../group/recovery-plan.js';
+import type { PlannedRecovery, ReplicaListing } from '../group/recovery-plan.js';
 import type { StoppedNode } from '../group/stopped-node.js';
 import { Unhealthy, UsageError, printJson, printTable, type OutputForm } from './output.js';
 import { parseForm } from './options.js';
@@ -71,6 +72,7 @@ export function recoverCommand(): Command {
     .command('plan <listings...>')
     .description('choose the survivor of each group, from the listings of all surviving nodes')
     .option('--force', 'also for groups that have a majority: it is overruled')
+    .option('--give-up-unusable', 'also where a replica that is not usable has a newer log')
     .action(plan);
   withDirectory(recover.command('apply'))
     .description('carry out the part of a plan that is about this node')
@@ -126,24 +128,35 @@ async function list(flags: {
   });
 }
 
-async function plan(files: readonly string[], flags: { readonly force?: boolean }): Promise<void> {
+async function plan(
+  files: readonly string[],
+  flags: { readonly force?: boolean; readonly giveUpUnusable?: boolean },
+): Promise<void> {
   const listings = files.map((file) => read(file, listingSchema));
   const [clusterId, ...others] = new Set(listings.map((each) => each.clusterId));
   if (clusterId === undefined || others.length > 0)
     throw new UsageError(`the listings are of several clusters: ${[clusterId, ...others].join()}`);
   if (new Set(listings.map(({ nodeId }) => nodeId)).size < listings.length)
     throw new UsageError('two listings are of the same node');
-  const { planRecovery } = await import('../group/recovery-plan.js');
-  const { recoveries, alive, hopeless } = planRecovery(
+  const { freshGeneration, planRecovery, randomBound } = await import('../group/recovery-plan.js');
+  const { force = false, giveUpUnusable = false } = flags;
+  const generation = freshGeneration(Date.now(), randomInt(randomBound));
+  const { recoveries, alive, hopeless, passedOver } = planRecovery(
     listings.flatMap(({ replicas }) => replicas),
-    flags.force ?? false,
+    { force, giveUpUnusable, generation },
   );
   printJson({ version: formatVersion, clusterId, recoveries });
   for (const each of recoveries) console.error(sentenceOf(each));
   if (alive.length > 0)
     console.error(`${alive.map(nameOf).join(', ')}: a majority is left, nothing to recover`);
+  for (const each of passedOver) console.error(warningOf(each));
   if (hopeless.length > 0)
     throw new Unhealthy(`${hopeless.map(nameOf).join(', ')}: no listed replica is usable`);
+  if (passedOver.length > 0 && !giveUpUnusable)
+    throw new Unhealthy(
+      'not in the plan: groups with a newer log that is not usable. Mend it if you can (an older ' +
+        'copy of its directory, say); else plan again with --give-up-unusable',
+    );
 }
 
 async function apply(flags: {
@@ -184,6 +197,13 @@ function sentenceOf({
   return (
     `${nameOf(group)} goes on with replica ${replica} of node ${node} up to ${lastIndex}, ` +
     `in generation ${generation}${without}`
+  );
+}
+
+function warningOf({ group, replica, node, lastIndex, lastTerm, reason }: ReplicaListing): string {
+  return (
+    `WARNING: ${nameOf(group)}: replica ${replica} of node ${node} has the newest log (up to ` +
+    `${lastIndex} of term ${lastTerm}), and is not usable: ${reason}. What only it has would be gone`
   );
 }
 

@@ -13,14 +13,19 @@ import {
   type MetaCommand,
   type MetaResult,
 } from '../meta/meta-machine.js';
-import { metadataGroup, type ReplicaRecord, type Topology } from '../meta/topology.js';
+import {
+  generationOf,
+  metadataGroup,
+  type ReplicaRecord,
+  type Topology,
+} from '../meta/topology.js';
 import type { LocalReplica, MetadataReplica } from './local-shards.js';
 
 type Done = Extract<MetaResult, { kind: 'done' }>;
 type AppliedCommand = Extract<ProposeOutcome<MetaResult>, { kind: 'applied' }>;
 
 export interface MetadataOptions {
-  readonly host: Host;
+  readonly host: Pick<Host, 'addGroup'>;
   readonly engine: Engine;
   /** Client address of a node; empty when it is not known. */
   readonly addressOf: (node: number) => string;
@@ -31,6 +36,7 @@ export interface MetadataOptions {
 export class Metadata implements MetadataReplica {
   private readonly options: MetadataOptions;
   private group: Group<MetaResult> | undefined;
+  private machine: MetaMachine | undefined;
 
   constructor(options: MetadataOptions) {
     this.options = options;
@@ -50,6 +56,7 @@ export class Metadata implements MetadataReplica {
       createMachine: (prefix) => {
         const machine = new MetaMachine(engine, prefix);
         machine.onTopology = onTopology;
+        this.machine = machine;
         return machine;
       },
     });
@@ -59,6 +66,7 @@ export class Metadata implements MetadataReplica {
 
   drop(): void {
     this.group = undefined;
+    this.machine = undefined;
   }
 
   /** This node's replica hears from the group, and so of every change; otherwise others must tell. */
@@ -98,11 +106,26 @@ export class Metadata implements MetadataReplica {
     return index;
   }
 
+  /**
+   * It was recovered by force, and its own topology does not say so yet (rule D07): what only the lost
+   * had is not leapt over yet, and an id given out now may have been given out before (rule D01).
+   */
+  private get isHeldBack(): boolean {
+    const topology = this.machine?.topology;
+    if (this.group === undefined || topology === undefined || topology.version === 0) return false;
+    return this.group.generation > generationOf(topology, metadataGroup);
+  }
+
   private propose(command: MetaCommand, ifVersion: number): Promise<AppliedCommand> {
     return new Promise((resolve, reject) => {
       const { group } = this;
       if (group?.isLeader !== true) {
         reject(this.notLeader());
+        return;
+      }
+      const endsIt = command.kind === 'recoverGroup' && command.group === metadataGroup;
+      if (this.isHeldBack && !endsIt) {
+        reject(notRecordedYet());
         return;
       }
       const bytes = encodeMetaCommand(command, ifVersion === 0 ? undefined : ifVersion);
@@ -133,6 +156,14 @@ export class Metadata implements MetadataReplica {
       { code: 'KV_NOT_LEADER', outcome: 'notApplied', leaderNode, leaderAddress },
     );
   }
+}
+
+function notRecordedYet(): KvError {
+  return new KvError('the metadata group was recovered, and has not recorded it yet: try again', {
+    code: 'KV_UNAVAILABLE',
+    outcome: 'notApplied',
+    retryAfterMs: 200,
+  });
 }
 
 function leadershipLost(): KvError {

@@ -2,8 +2,8 @@
  * Tells the topology of groups that were recovered by force (rule D07): whoever leads one knows by its
  * own generation, and says so until the metadata group has it. Until then nobody changes its members.
  */
-import type { GroupId, NodeId } from '../../raft/index.js';
-import type { Host, HostedGroup } from '../group/host.js';
+import { isJoint, type GroupId, type RaftStatus } from '../../raft/index.js';
+import type { HostedGroup } from '../group/host.js';
 import type { CommandOf } from '../meta/commands.js';
 import { generationOf } from '../meta/topology.js';
 import type { Cancel, Clock } from '../observe/clock.js';
@@ -11,14 +11,16 @@ import type { Log } from '../observe/log.js';
 import type { ClusterView } from './cluster-view.js';
 
 export interface RecoveredGroupsOptions {
-  readonly node: NodeId;
   readonly clock: Clock;
   readonly log: Log;
-  readonly host: Pick<Host, 'allGroups'>;
+  readonly host: { readonly allGroups: () => readonly RecoveredGroup[] };
   readonly view: Pick<ClusterView, 'topology'>;
   /** A command as JSON. Rejects when the metadata group could not be asked, or refuses. */
   readonly run: (command: string) => Promise<unknown>;
 }
+
+/** What is looked at in a group. */
+type RecoveredGroup = Pick<HostedGroup, 'id' | 'isLeader' | 'generation' | 'status'>;
 
 const everyMs = 1000;
 
@@ -44,21 +46,23 @@ export class RecoveredGroups {
     if (topology.version === 0) return;
     for (const group of host.allGroups()) {
       if (!group.isLeader || this.telling.has(group.id)) continue;
-      if (group.generation > generationOf(topology, group.id)) void this.tell(group);
+      if (group.generation <= generationOf(topology, group.id)) continue;
+      const members = membersOf(group.status());
+      if (members.length > 0) void this.tell(group, members);
     }
   }
 
-  private async tell({ id: group, replica, generation }: HostedGroup): Promise<void> {
-    const { node, log, run } = this.options;
+  private async tell({ id: group, generation }: RecoveredGroup, members: Members): Promise<void> {
+    const { log, run } = this.options;
     this.telling.add(group);
     try {
       const kind = 'recoverGroup';
-      const command: CommandOf<typeof kind> = { kind, group, generation, replica, node };
+      const command: CommandOf<typeof kind> = { kind, group, generation, members };
       await run(JSON.stringify(command));
       log(
         'warn',
-        { group, generation, replica },
-        'recovered by force: other replicas are built anew',
+        { group, generation, members: members.map(({ replica }) => replica) },
+        'recovered by force: missing replicas are built anew',
       );
     } catch (error) {
       // The metadata group has no leader yet, or knows this node no more: said again in a second.
@@ -67,4 +71,21 @@ export class RecoveredGroups {
       this.telling.delete(group);
     }
   }
+}
+
+type Members = CommandOf<'recoverGroup'>['members'];
+
+/**
+ * All of them, once they are committed: a metadata group that forgot what it was told is told again, and
+ * must not take those for strangers that were added since. The leader stays whatever happens, then
+ * those that were added last, then those that are only being built.
+ */
+function membersOf({ id, membership, commitIndex }: RaftStatus): Members {
+  const { index, membership: now } = membership;
+  if (index > commitIndex || isJoint(now)) return [];
+  const rank = (member: number): number =>
+    member === id ? 0 : now.incoming.some((voter) => voter === member) ? 1 : 2;
+  return now.members
+    .map((member) => ({ replica: member.id, node: member.node }))
+    .toSorted((a, b) => rank(a.replica) - rank(b.replica) || b.replica - a.replica);
 }

@@ -5,6 +5,7 @@
  * The survivor with the newest log (last term, then last index) has everything that any of them
  * acknowledged, as a candidate that they would all vote for. What it has not, only the lost had.
  */
+import type { Generation } from '../../raft/index.js';
 
 /** A replica as its node's data directory has it. */
 export interface ReplicaListing {
@@ -47,13 +48,40 @@ export interface RecoveryPlan {
   readonly alive: readonly number[];
   /** Groups without a quorum, and without a replica that could be the survivor. */
   readonly hopeless: readonly number[];
+  /** Not usable, and with a newer log than the best that is: what only they have would be gone as well. */
+  readonly passedOver: readonly ReplicaListing[];
 }
 
-/** `force`: plans a recovery also of groups that have a quorum. */
-export function planRecovery(listings: readonly ReplicaListing[], force: boolean): RecoveryPlan {
+export interface PlanOptions {
+  /** Recovers also groups that have a quorum. */
+  readonly force: boolean;
+  /** Recovers also groups with a replica that has to be passed over. */
+  readonly giveUpUnusable: boolean;
+  /** Of this plan alone: see `freshGeneration`. */
+  readonly generation: Generation;
+}
+
+const randomBits = 20;
+/** Exclusive bound of the random number that `freshGeneration` takes. */
+export const randomBound = 2 ** randomBits;
+
+/**
+ * A generation that no other plan gets, wherever it is made: two that do not know of one another must
+ * not take each other's members for their own. The later plan has the higher one, by seconds of its
+ * wall clock; `random`, an integer below `randomBound`, tells those of one second apart.
+ */
+export function freshGeneration(wallMs: number, random: number): Generation {
+  return Math.floor(wallMs / 1000) * randomBound + random;
+}
+
+export function planRecovery(
+  listings: readonly ReplicaListing[],
+  { force, giveUpUnusable, generation }: PlanOptions,
+): RecoveryPlan {
   const recoveries: PlannedRecovery[] = [];
   const alive: number[] = [];
   const hopeless: number[] = [];
+  const passedOver: ReplicaListing[] = [];
   const groups = [...new Set(listings.map(({ group }) => group))].sort((a, b) => a - b);
   for (const group of groups) {
     const present = newestGeneration(listings.filter((each) => each.group === group));
@@ -64,10 +92,16 @@ export function planRecovery(listings: readonly ReplicaListing[], force: boolean
       continue;
     }
     const survivor = present.filter(({ usable }) => usable).toSorted(byNewestLog)[0];
-    if (survivor === undefined) hopeless.push(group);
-    else recoveries.push(recoveryWith(survivor, present));
+    if (survivor === undefined) {
+      hopeless.push(group);
+      continue;
+    }
+    const newer = present.filter((each) => !each.usable && byLog(each, survivor) < 0);
+    passedOver.push(...newer);
+    if (newer.length === 0 || giveUpUnusable)
+      recoveries.push(recoveryWith(survivor, present, generation));
   }
-  return { recoveries, alive, hopeless };
+  return { recoveries, alive, hopeless, passedOver };
 }
 
 /** Those of a lower one were recovered from once already, and have nothing to say any more. */
@@ -76,8 +110,13 @@ function newestGeneration(listings: readonly ReplicaListing[]): readonly Replica
   return listings.filter(({ generation }) => generation === newest);
 }
 
+/** As a voter compares (paper, §5.4.1), the newest first. */
+function byLog(a: ReplicaListing, b: ReplicaListing): number {
+  return b.lastTerm - a.lastTerm || b.lastIndex - a.lastIndex;
+}
+
 function byNewestLog(a: ReplicaListing, b: ReplicaListing): number {
-  return b.lastTerm - a.lastTerm || b.lastIndex - a.lastIndex || a.node - b.node;
+  return byLog(a, b) || a.node - b.node;
 }
 
 /** By the membership of the newest log; one that is not usable votes all the same. */
@@ -90,10 +129,13 @@ function hasQuorum({ majorities }: ReplicaListing, present: readonly ReplicaList
 }
 
 function recoveryWith(
-  { group, replica, node, generation, lastIndex, lastTerm, members }: ReplicaListing,
+  { group, replica, node, generation: before, lastIndex, lastTerm, members }: ReplicaListing,
   present: readonly ReplicaListing[],
+  fresh: Generation,
 ): PlannedRecovery {
   const ids = new Set(present.map((each) => each.replica));
   const lost = members.filter((member) => !ids.has(member.replica)).map((member) => member.node);
-  return { group, replica, node, generation: generation + 1, lastIndex, lastTerm, lost };
+  // A clock that went back must not take the generation with it.
+  const generation = Math.max(before + 1, fresh);
+  return { group, replica, node, generation, lastIndex, lastTerm, lost };
 }

@@ -96,15 +96,15 @@ const setMetadata = z.strictObject({
 /** Changes nothing: every replica takes the hash of its state where it stands. */
 const hash = z.strictObject({ kind: z.literal('hash') });
 /**
- * A group was recovered by force with one survivor (rule D07); group 0 is the metadata group itself.
- * Said by whoever leads it, again and again until the topology has it.
+ * A group was recovered by force (rule D07); group 0 is the metadata group itself. Said by whoever leads
+ * it, again and again until the topology has it: by then the survivor may not be alone any more.
  */
 const recoverGroup = z.strictObject({
   kind: z.literal('recoverGroup'),
   group: number,
   generation: number,
-  replica: number,
-  node: number,
+  /** By its committed membership, in the order in which they are to stay: the leader first. */
+  members: z.array(z.strictObject({ replica: number, node: number })).min(1),
 });
 
 const commandSchema = z

@@ -1,5 +1,5 @@
 /**
- * What a forced recovery (rule D07) means for the topology. The Raft group has one member already; the
+ * What a forced recovery (rule D07) means for the topology. The Raft group has its members already; the
  * record follows it, and the usual repair builds the others anew, under new ids, wherever there is
  * room. Whoever of the lost comes back finds that it has no place any more, and drops what it had.
  */
@@ -25,38 +25,46 @@ import { generationOf, type ReplicaRecord, type Topology } from './topology.js';
 const forgottenMax = 1_000_000;
 
 export function applyRecoverGroup(topology: Topology, command: CommandOf<'recoverGroup'>): Effect {
-  const { group, generation, replica, node } = command;
+  const { group, generation, members } = command;
   if (generation <= generationOf(topology, groupId(group))) return unchanged();
   if (!Number.isSafeInteger(generation))
     return refused('badGeneration', `a generation is an integer, got ${generation}`);
-  const host = presentNode(topology, node);
-  if (isRefusal(host)) return host;
-  const survivor: ReplicaRecord = { replica: replicaId(replica), node: nodeId(node) };
-  if (group === 0) return changed(recoverMetadata(topology, survivor, generation));
+  const [leading] = members.map(({ node }) => presentNode(topology, node));
+  if (leading !== undefined && isRefusal(leading)) return leading;
+  // Nodes that only the lost majority of the metadata group knew have no place any more.
+  const replicas = members
+    .filter(({ node }) => !isRefusal(presentNode(topology, node)))
+    .map(({ replica, node }) => ({ replica: replicaId(replica), node: nodeId(node) }));
+  if (group === 0) return changed(recoverMetadata(topology, replicas, generation));
   const shard = presentShard(topology, group);
   if (isRefusal(shard)) return shard;
   const { next } = topology;
-  const issued = { ...topology, next: { ...next, replica: Math.max(next.replica, replica + 1) } };
-  const ended = endReplacementOf(issued, shard.id);
-  return changed(withShard(ended, { ...shard, replicas: [survivor], generation }));
+  const issued = Math.max(next.replica, ...replicas.map(({ replica }) => replica + 1));
+  const ended = endReplacementOf({ ...topology, next: { ...next, replica: issued } }, shard.id);
+  // One more while a replica was being replaced: the last of them is the one that may go.
+  const stay = replicas.slice(0, shard.replication);
+  return changed(withShard(ended, { ...shard, replicas: stay, generation }));
 }
 
 function recoverMetadata(
   topology: Topology,
-  survivor: ReplicaRecord,
+  metadata: readonly ReplicaRecord[],
   generation: number,
 ): Topology {
   const { node, replica, shard, operation } = topology.next;
+  // Two recoveries that do not know of one another give out ids of different ranges.
+  const leap = forgottenMax + (generation % forgottenMax);
   return {
     ...topology,
-    version: topology.version + forgottenMax,
-    metadata: [survivor],
+    // Whatever an earlier recovery has told since: that of the later one is the newer topology.
+    version: Math.max(topology.version + forgottenMax, generation),
+    metadata,
     generation,
     next: {
-      node: node + forgottenMax,
-      replica: replica + forgottenMax,
-      shard: shard + forgottenMax,
-      operation: operation + forgottenMax,
+      node: node + leap,
+      replica: replica + leap,
+      shard: shard + leap,
+      operation: operation + leap,
     },
   };
 }

@@ -6,8 +6,8 @@
 import { codecOf } from '../../proto/definitions.js';
 import type { NodeId } from '../../raft/index.js';
 
-/** 2: messages and snapshots carry the generation of their group. */
-export const peerProtocol = 2;
+/** 3: messages and snapshots carry the generation of their group, in 8 bytes. */
+export const peerProtocol = 3;
 
 export interface Hello {
   protocol: number;

@@ -290,7 +290,7 @@ class ChunkQueue implements AsyncIterable<Uint8Array> {
 
 function decodeHead(bytes: Uint8Array): SnapshotHeader {
   const reader = new ByteReader(bytes);
-  const [group, generation] = [groupId(reader.u32()), reader.u32()];
+  const [group, generation] = [groupId(reader.u32()), reader.u64()];
   const [from, to] = [replicaId(reader.u32()), replicaId(reader.u32())];
   const head = { group, generation, from, to, term: reader.u64() };
   return { ...head, snapshot: decodeSnapshotMeta(reader) };

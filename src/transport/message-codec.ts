@@ -2,7 +2,7 @@
  * Raft messages as bytes between nodes. Big-endian; 64-bit fields as two halves, asserted to be safe
  * integers when read.
  *
- *   message  = version u8, type u8, group u32, generation u32, from u32, to u32, term u64, body
+ *   message  = version u8, type u8, group u32, generation u64, from u32, to u32, term u64, body
  *   vote, preVote            lastIndex u64, lastTerm u64, transfer u8
  *   voteReply, preVoteReply  granted u8
  *   append                   prevIndex u64, prevTerm u64, commit u64, count u32, entries
@@ -30,7 +30,7 @@ import {
 import type { ByteReader, ByteWriter } from '../bytes.js';
 import type { GroupMessage } from './transport.js';
 
-const version = 2;
+const version = 3;
 
 const typeCodes: Readonly<Record<MessageType, number>> = {
   vote: 1,
@@ -76,7 +76,7 @@ export function encodeMessage(
   writer.u8(version);
   writer.u8(typeCodes[message.type]);
   writer.u32(group);
-  writer.u32(generation);
+  writer.u64(generation);
   writer.u32(message.from);
   writer.u32(message.to);
   writer.u64(message.term);
@@ -169,7 +169,7 @@ function decode(reader: ByteReader): GroupMessage {
   const code = reader.u8();
   const type = typeOfCode.get(code);
   if (type === undefined) throw new MalformedMessage(`message type ${code}`);
-  const [group, generation] = [groupId(reader.u32()), reader.u32()];
+  const [group, generation] = [groupId(reader.u32()), reader.u64()];
   const head = { from: replicaId(reader.u32()), to: replicaId(reader.u32()), term: reader.u64() };
   return { group, generation, message: decodeBody(reader, type, head) };
 }

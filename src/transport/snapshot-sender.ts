@@ -124,7 +124,7 @@ export class SnapshotSender {
 function headFrame({ group, generation, from, to, term, snapshot }: SnapshotHeader): Buffer {
   const writer = new ByteWriter();
   writer.u32(group);
-  writer.u32(generation);
+  writer.u64(generation);
   writer.u32(from);
   writer.u32(to);
   writer.u64(term);

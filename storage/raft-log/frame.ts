@@ -16,7 +16,7 @@ import { crc32 } from 'node:zlib';
 import type { ByteSink } from './bytes.js';
 
 /** The version of frames and records this program writes, and the only one it reads. */
-export const formatVersion = 2;
+export const formatVersion = 3;
 
 /** Bytes before the payload. */
 export const frameHeaderBytes = 28;

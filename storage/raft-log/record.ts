@@ -139,7 +139,7 @@ export function encodeRecord(record: LogRecord, sink: ByteSink): void {
       return sink.u64(record.appliedDurable);
     case 'groupCreated':
       putOwner(record, sink);
-      sink.u32(record.generation);
+      sink.u64(record.generation);
       return putMembership(record.membership, sink);
     case 'groupRemoved':
       return putOwner(record, sink);
@@ -178,7 +178,7 @@ function decodeKind(kind: number, source: ByteSource): LogRecord {
       return {
         kind: 'groupCreated',
         ...takeOwner(source),
-        generation: source.u32(),
+        generation: source.u64(),
         membership: takeMembership(source),
       };
     case RecordKind.groupRemoved:
@@ -198,7 +198,7 @@ function encodeAppend(record: AppendRecord, sink: ByteSink): void {
   const resetFlag = reset === undefined ? 0 : hasReset;
   const generationFlag = generation === undefined ? 0 : hasGeneration;
   sink.u8(resetFlag | generationFlag | (hardState === undefined ? 0 : hasHardState));
-  if (generation !== undefined) sink.u32(generation);
+  if (generation !== undefined) sink.u64(generation);
   if (reset !== undefined) {
     sink.u64(reset.index);
     sink.u64(reset.term);
@@ -212,7 +212,7 @@ function decodeAppend(source: ByteSource): AppendRecord {
   const owner = takeOwner(source);
   const flags = source.u8();
   if ((flags & ~knownFlags) !== 0) throw new RangeError(`unknown flags ${flags} of an append`);
-  const generation = (flags & hasGeneration) === 0 ? undefined : source.u32();
+  const generation = (flags & hasGeneration) === 0 ? undefined : source.u64();
   const reset = (flags & hasReset) === 0 ? undefined : takeSnapshotMeta(source);
   const hardState = (flags & hasHardState) === 0 ? undefined : takeHardState(source);
   const entries = takeEntries(source);
@@ -241,7 +241,7 @@ function decodeCheckpoint(source: ByteSource): CheckpointRecord {
 
 function putGroupCheckpoint(group: GroupCheckpoint, sink: ByteSink): void {
   putOwner(group, sink);
-  sink.u32(group.generation);
+  sink.u64(group.generation);
   putHardState(group.hardState, sink);
   sink.u64(group.firstIndex);
   sink.u64(group.lastIndex);
@@ -257,7 +257,7 @@ function putGroupCheckpoint(group: GroupCheckpoint, sink: ByteSink): void {
 
 function takeGroupCheckpoint(source: ByteSource): GroupCheckpoint {
   const owner = takeOwner(source);
-  const generation = source.u32();
+  const generation = source.u64();
   const hardState = takeHardState(source);
   const firstIndex = source.u64();
   const lastIndex = source.u64();

@@ -13,7 +13,8 @@ const three = after(
 function recovered(topology: Topology, group: number, generation: number): Topology {
   const [survivor] = group === 0 ? topology.metadata : (topology.shards[0]?.replicas ?? []);
   if (survivor === undefined) throw new Error(`group ${group} has no replica`);
-  const command: MetaCommand = { kind: 'recoverGroup', group, generation, ...survivor };
+  const members = [survivor];
+  const command: MetaCommand = { kind: 'recoverGroup', group, generation, members };
   return applyCommand(topology, { command }).topology;
 }
 
@@ -33,7 +34,16 @@ describe('D07: the topology after a recovery', () => {
     expect(now.metadata).to.have.length(1);
     expect(now.version).to.be.greaterThan(three.version + 1_000_000);
     for (const kind of ['node', 'replica', 'shard', 'operation'] as const)
-      expect(now.next[kind]).to.equal(three.next[kind] + 1_000_000);
+      expect(now.next[kind]).to.equal(three.next[kind] + 1_000_001);
+  });
+
+  it('D01: of two recoveries of the metadata group the later one is newer, and gives out other ids', () => {
+    const [one, other] = [1_900_000_000 * 2 ** 20 + 5, 1_900_000_001 * 2 ** 20 + 70_000];
+    const earlier = recovered(three, 0, one);
+    const later = recovered(three, 0, other);
+    expect(later.version).to.be.greaterThan(earlier.version + 1_000_000);
+    expect(Math.abs(later.next.replica - earlier.next.replica)).to.be.greaterThan(1000);
+    expect(later.next.replica).to.be.below(three.next.replica + 2_000_000);
   });
 
   it('is read back from its pieces as it was', () => {

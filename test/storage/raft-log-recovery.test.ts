@@ -284,7 +284,7 @@ describe('Raft log recovery', () => {
   it('D16: refuses a sound frame of another version instead of cutting it', async () => {
     const { disk } = await oneSegment(3);
     addWrite(disk, { kind: 'closed' }, 1);
-    expect((await damageOf(disk)).reason).to.equal('format version 1; this program reads 2');
+    expect((await damageOf(disk)).reason).to.equal('format version 1; this program reads 3');
   });
 
   it('removes a last segment whose creation was never completed, and uses its number', async () => {

@@ -130,7 +130,7 @@ export const messageTypes = Object.keys(ofType) as MessageType[];
 
 export function anyMessageOf(type: MessageType): fc.Arbitrary<GroupMessage> {
   const group = fc.integer({ min: 0, max: idMax }).map(groupId);
-  const generation = fc.integer({ min: 0, max: idMax });
+  const generation = fc.maxSafeNat();
   return fc.record({ group, generation, message: ofType[type] });
 }
 

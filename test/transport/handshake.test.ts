@@ -68,7 +68,7 @@ describe('D16, D40, R24: the handshake between nodes', () => {
       of: 'another version of the protocol',
       hello: { protocol: 1 },
       code: 'PROTOCOL',
-      says: 'peer protocol 1 is not spoken here, 2 is',
+      says: 'peer protocol 1 is not spoken here, 3 is',
     },
     {
       rule: 'D16',

@@ -296,7 +296,9 @@ describe('a snapshot over TCP', () => {
 function headBytes(): Buffer {
   const writer = new ByteWriter();
   const { group, generation, from, to } = header;
-  for (const number of [group, generation, from, to]) writer.u32(number);
+  writer.u32(group);
+  writer.u64(generation);
+  for (const id of [from, to]) writer.u32(id);
   writer.u64(header.term);
   encodeSnapshotMeta(writer, header.snapshot);
   return writer.take();

@@ -185,7 +185,7 @@ export class RawPeer {
 
   hello(fields: Partial<Hello> = {}): void {
     const hello = {
-      protocol: 2,
+      protocol: 3,
       clusterId,
       nodeId: 2,
       toNodeId: 1,
