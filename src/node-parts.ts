@@ -15,7 +15,7 @@ import {
   type FoundationOptions,
   type Foundations,
 } from './foundations.js';
-import type { Topology } from './meta/topology.js';
+import { generationOf, type Topology } from './meta/topology.js';
 import type { Clock } from './observe/clock.js';
 import { DiskSpace } from './observe/disk-space.js';
 import type { Log } from './observe/log.js';
@@ -43,6 +43,7 @@ export async function openParts(options: FoundationOptions): Promise<NodeParts> 
   const foundations = await layFoundations(options);
   const { node: own, host, engine, raftLog, transport } = foundations;
   const view = new ClusterView();
+  host.generationOf = (group) => generationOf(view.topology, group);
   const onTopology = (topology: Topology): void => {
     if (topology.version <= view.version) return;
     view.update(topology);

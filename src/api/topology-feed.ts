@@ -1,7 +1,8 @@
 /**
  * How a node hears of topologies that it does not apply itself. One whose replica of the metadata
  * group does not hear from the group, or that has none, watches a node that has one. And every node
- * asks around when somebody names a version that is newer than its own.
+ * asks around when somebody names a version that is newer than its own, and now and then unasked: the
+ * metadata group that it hears from may have been recovered without it (rule D07).
  *
  * Whatever comes in by these ways goes through `onTopology`, which takes nothing older.
  */
@@ -20,6 +21,8 @@ const turnMs = 15_000;
 /** Between two rounds of questions; twice as long each time that nobody knew more. */
 const askMsMin = 250;
 const askMsMax = 30_000;
+/** Between two rounds unasked; the first one comes soon after the start. */
+const unaskedEveryMs = 10_000;
 /** Nodes asked in one round. */
 const askedMax = 3;
 
@@ -28,7 +31,7 @@ export interface TopologyFeedOptions {
   readonly log: Log;
   readonly node: number;
   readonly view: ClusterView;
-  readonly link: NodeLink;
+  readonly link: Pick<NodeLink, 'topology'>;
   /** By its own replica of the metadata group: nobody has to be watched. */
   readonly isInformed: () => boolean;
   readonly onTopology: (topology: Topology) => void;
@@ -44,6 +47,7 @@ export class TopologyFeed {
   private asking = false;
   private askMs = askMsMin;
   private nextAskMs = 0;
+  private nextUnaskedMs = 0;
   private closed = false;
 
   constructor(options: TopologyFeedOptions) {
@@ -61,7 +65,7 @@ export class TopologyFeed {
     const { view, clock } = this.options;
     if (version <= view.version || this.asking || this.closed) return;
     if (clock.monotonicMs() < this.nextAskMs) return;
-    void this.ask();
+    void this.askForNewer();
   }
 
   close(): void {
@@ -72,6 +76,7 @@ export class TopologyFeed {
 
   private look(): void {
     const watched = this.stopWatch !== undefined;
+    this.askUnasked();
     if (this.options.isInformed()) this.endWatch();
     else if (!watched || this.options.clock.monotonicMs() - this.watchedSinceMs > turnMs)
       this.watchNext();
@@ -121,10 +126,27 @@ export class TopologyFeed {
     onTopology(JSON.parse(topology.document) as Topology);
   }
 
-  private async ask(): Promise<void> {
-    const { view, link, clock } = this.options;
-    const before = view.version;
+  private askUnasked(): void {
+    const nowMs = this.options.clock.monotonicMs();
+    if (nowMs < this.nextUnaskedMs) return;
+    this.nextUnaskedMs = nowMs + unaskedEveryMs;
+    void this.ask();
+  }
+
+  /** Ever more seldom while nobody knows more. */
+  private async askForNewer(): Promise<void> {
+    const { clock } = this.options;
     this.asking = true;
+    const isNewer = await this.ask();
+    this.asking = false;
+    this.askMs = isNewer ? askMsMin : Math.min(askMsMax, this.askMs * 2);
+    this.nextAskMs = clock.monotonicMs() + this.askMs;
+  }
+
+  /** True: one of a few others knew more. */
+  private async ask(): Promise<boolean> {
+    const { view, link } = this.options;
+    const before = view.version;
     for (const address of this.others()) {
       try {
         this.take({ topology: await link.topology(address, before) });
@@ -133,9 +155,7 @@ export class TopologyFeed {
       }
       if (view.version > before || this.closed) break;
     }
-    this.asking = false;
-    this.askMs = view.version > before ? askMsMin : Math.min(askMsMax, this.askMs * 2);
-    this.nextAskMs = clock.monotonicMs() + this.askMs;
+    return view.version > before;
   }
 
   /** A few of them, others each time; the metadata group's first. */

@@ -80,6 +80,8 @@ export type HostedGroup = Pick<
 >;
 
 export class Host {
+  /** The generation that a group has by what this node was told; 0 if it was not told. */
+  generationOf: (group: GroupId) => Generation = () => 0;
   private readonly options: HostOptions;
   private readonly groups = new Map<GroupId, HostedGroup>();
   private readonly awake = new Set<HostedGroup>();
@@ -351,10 +353,25 @@ export class Host {
   private onMessages(from: NodeId, messages: readonly GroupMessage[]): void {
     for (const { group, generation, message } of messages) {
       const driver = this.groups.get(group);
+      if (driver !== undefined && message.to === driver.replica) {
+        driver.step(from, { generation, message });
+        continue;
+      }
       if (driver === undefined) this.dropped.unknownGroup++;
-      else if (message.to !== driver.replica) this.dropped.otherReplica++;
-      else driver.step(from, { generation, message });
+      else this.dropped.otherReplica++;
+      if (generation < this.generationOf(group)) this.answerOutdated(from, { group, message });
     }
+  }
+
+  /**
+   * What the replica that was here would answer to a lower generation (rule D07): the survivor of a
+   * recovery may have moved on since, and the old majority knows no other place where to ask.
+   */
+  private answerOutdated(node: NodeId, { group, message }: Omit<GroupMessage, 'generation'>): void {
+    const generation = this.generationOf(group);
+    const { from: to, to: from, term } = message;
+    const answer = { type: 'heartbeatReply', from, to, term, round: 0 } as const;
+    this.options.transport.send(node, { group, generation, message: answer });
   }
 
   private onSnapshot(incoming: IncomingSnapshot): void {

@@ -29,7 +29,10 @@ describe('D07: the generation in the Raft log', () => {
     await appended(log, { group: group(1), entries: [command(101, 1)] });
     await log.close();
     const again = await openLog(disk, { segmentBytes: 1_000 });
-    expect(again.log.recovered.map(({ generation }) => generation)).to.deep.equal([3, 1_900_000_000 * 2 ** 20]);
+    expect(again.log.recovered.map(({ generation }) => generation)).to.deep.equal([
+      3,
+      1_900_000_000 * 2 ** 20,
+    ]);
     expect(() => {
       again.log.append({ group: group(1), generation: 3 }, () => undefined);
     }).to.throw('generations rise: 3 after 3');

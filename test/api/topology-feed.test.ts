@@ -1,0 +1,77 @@
+import { expect } from 'chai';
+import type { TopologyReply } from '../../proto/messages.js';
+import { topologyReply } from '../../src/api/admin-service.js';
+import { TopologyFeed } from '../../src/api/topology-feed.js';
+import { ClusterView } from '../../src/cluster/cluster-view.js';
+import type { Topology } from '../../src/meta/topology.js';
+import { clusterOf } from '../meta/clusters.js';
+import { ManualClock } from '../support/manual-clock.js';
+
+const known = clusterOf(3, { shards: 1 });
+const newer: Topology = { ...known, version: known.version + 1_000_000, generation: 7 };
+
+/** Node 2, whose own replica of the metadata group tells it what is new; node 1 knows `there`. */
+function feedAt(there: Topology): { view: ClusterView; asked: string[]; close: () => void } & {
+  hint: (version: number) => void;
+  pass: (ms: number) => Promise<void>;
+} {
+  const clock = new ManualClock();
+  const view = new ClusterView();
+  view.update(known);
+  const asked: string[] = [];
+  const feed = new TopologyFeed({
+    clock,
+    log: () => undefined,
+    node: 2,
+    view,
+    link: {
+      topology: (address): Promise<TopologyReply> => {
+        asked.push(address);
+        return address === 'node-1:7400'
+          ? Promise.resolve(topologyReply(there))
+          : Promise.reject(new Error('does not answer'));
+      },
+    },
+    isInformed: () => true,
+    onTopology: (topology) => {
+      view.update(topology);
+    },
+  });
+  return {
+    view,
+    asked,
+    close: () => {
+      feed.close();
+    },
+    hint: (version) => {
+      feed.onMapVersion(version);
+    },
+    pass: async (ms) => {
+      for (let passed = 0; passed < ms; passed += 500) {
+        clock.jump(500);
+        await clock.settle();
+      }
+    },
+  };
+}
+
+describe('what a node hears of the topology', () => {
+  it('D07: comes also from others while its own metadata group talks: that may be an old majority', async () => {
+    const { view, pass, close } = feedAt(newer);
+    await pass(1000);
+    expect(view.topology.generation).to.equal(7);
+    close();
+  });
+
+  it('is asked for unasked every ten seconds, which holds back no question that a hint gives rise to', async () => {
+    const { asked, pass, hint, close } = feedAt(known);
+    await pass(60_000);
+    // Each time the two others.
+    expect(asked).to.have.length.within(10, 14);
+    const before = asked.length;
+    hint(known.version + 1);
+    await pass(0);
+    expect(asked.length).to.be.greaterThan(before);
+    close();
+  });
+});
