@@ -15,6 +15,7 @@ export type ErrorCode =
   | 'KV_TOO_LARGE' // over a documented limit: names limit and size
   | 'KV_NOT_LEADER' // ask the leader: the detail carries its address, if known
   | 'KV_WRONG_SHARD' // the slot is not owned here
+  | 'KV_MOVING' // the slot is about to change its owner: try again in a moment
   | 'KV_OVERLOADED' // a queue is full: nothing applied, retry after
   | 'KV_DISK_FULL' // writes refused until space is free; reads and deletes go on
   | 'KV_DEADLINE' // the deadline passed

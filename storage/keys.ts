@@ -12,8 +12,11 @@
 import type { GroupId, ReplicaId } from '../raft/index.js';
 import type { KeyRange } from './engine.js';
 
-/** What a key is for. 10 and up are free for change index, tombstones and collections. */
-export const KeyKind = { value: 1, session: 2, expiry: 3 } as const;
+/**
+ * What a key is for. `change` and `tombstone` are there only while the slot migrates; 4 to 9, and 12
+ * and up, are free.
+ */
+export const KeyKind = { value: 1, session: 2, expiry: 3, change: 10, tombstone: 11 } as const;
 export type KeyKind = (typeof KeyKind)[keyof typeof KeyKind];
 
 /** Slots: 0 to 16383 by hash, up to 65533 for pins, and two areas of the replica itself. */
@@ -112,6 +115,19 @@ export function kindRange(
   writeHead(start, prefix, place, kind);
   writeEscaped(start, headBytes, userPrefix);
   return { start, end: afterPrefix(start) };
+}
+
+/** All keys of an instance from one kind to another, both included. */
+export function kindsRange(
+  prefix: Uint8Array,
+  place: SlotPlace,
+  first: KeyKind,
+  last: KeyKind,
+): KeyRange {
+  return {
+    start: kindRange(prefix, place, first).start,
+    end: kindRange(prefix, place, last).end,
+  };
 }
 
 export interface SlotKeyParts extends SlotPlace {

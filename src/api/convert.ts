@@ -236,6 +236,11 @@ const refusals: Readonly<
     message:
       'the slot of this key is not owned by this shard: ask for the slot map and go to its owner',
   },
+  moving: {
+    code: 'KV_MOVING',
+    outcome: 'notApplied',
+    message: 'the slot of this key is about to move to another shard: try again in a moment',
+  },
   notInteger: {
     code: 'KV_NOT_INTEGER',
     outcome: 'notApplied',

@@ -2,9 +2,10 @@
  * One batch of commands being applied: a pure function of the commands, the state before, and
  * nothing else (R41). Rejections are results; a throw is a bug and stops the node.
  */
-import { KeyKind, slotKey, type SlotPlace } from '../../storage/index.js';
+import { KeyKind } from '../../storage/index.js';
 import { slotOf, type Slot } from '../router/slot.js';
-import type { Command, DecodedWrite, Due, SlotSpan } from './command-codec.js';
+import { applyStep } from './apply-step.js';
+import type { Command, DecodedWrite, Due } from './command-codec.js';
 import type {
   CommandResult,
   Compare,
@@ -17,42 +18,25 @@ import type {
   WriteOperation,
   WriteResult,
 } from './command.js';
-import { expiryKey, type DueTimes } from './expiry-index.js';
+import { keyDue, sessionDue } from './expiry-index.js';
 import { fingerprint, judgeSession, rememberResult } from './sessions.js';
-import type { Overlay } from './overlay.js';
+import { isMoving, isServing } from './slot-state.js';
 import {
   decodeSessionRecord,
   decodeValue,
   encodeSessionRecord,
   encodeValue,
-  SlotOwnership,
-  type SlotState,
   type StoredValue,
 } from './value-codec.js';
-
-/** The state that changes while a batch is applied; readers see it only once the batch is written. */
-export interface WorkingState {
-  logTimeMs: number;
-  keys: number;
-  /** The slots the shard was born with; undefined: it is not born yet, and owns nothing. */
-  founding: readonly SlotSpan[] | undefined;
-  slotState(slot: Slot): SlotState;
-  setSlotState(slot: Slot, state: SlotState): void;
-}
+import type { WorkingState } from './working-state.js';
 
 const integerPattern = /^-?(0|[1-9]\d{0,15})$/;
 
 export class ApplyRun {
-  private readonly prefix: Uint8Array;
-  private readonly overlay: Overlay;
   private readonly state: WorkingState;
-  private readonly due: DueTimes;
 
-  constructor(prefix: Uint8Array, overlay: Overlay, state: WorkingState, due: DueTimes) {
-    this.prefix = prefix;
-    this.overlay = overlay;
+  constructor(state: WorkingState) {
     this.state = state;
-    this.due = due;
   }
 
   apply(command: Command): CommandResult {
@@ -72,6 +56,8 @@ export class ApplyRun {
         // The first one decides, also when a leader that knew no better proposes it again (D30).
         this.state.founding ??= command.slots;
         return { logTimeMs, results: [] };
+      case 'step':
+        return { logTimeMs, results: [], differing: applyStep(this.state, command.step) };
     }
   }
 
@@ -82,12 +68,11 @@ export class ApplyRun {
     if (slot === undefined) return refused('tooManySlots');
     // Ownership is decided here, at apply, never by a cached map (R75). A routing refusal leaves no
     // session record: the client goes to the owner with the same session.
-    if (this.state.slotState(slot).ownership !== SlotOwnership.owned) return refused('wrongShard');
+    const refusal = routingRefusal(this.state, slot);
+    if (refusal !== undefined) return refused(refusal);
     const { session } = write;
     if (session === undefined) return new SlotWrite(this, slot).run(write.operation);
-    const place = this.placeOf(slot);
-    const recordKey = slotKey(this.prefix, place, KeyKind.session, session.clientId);
-    const stored = this.overlay.get(recordKey);
+    const stored = this.state.get(slot, KeyKind.session, session.clientId);
     const record = stored === undefined ? undefined : decodeSessionRecord(stored);
     const print = fingerprint(write.operationBytes);
     const verdict = judgeSession(record, session, print, this.state.logTimeMs);
@@ -95,11 +80,11 @@ export class ApplyRun {
     if (verdict.kind === 'repeated') return verdict.result;
     const slotWrite = new SlotWrite(this, slot);
     const result = slotWrite.run(write.operation);
-    slotWrite.ensureChange();
-    const remembered = rememberResult(record, session, print, result);
-    this.overlay.put(recordKey, encodeSessionRecord(remembered));
-    if (record === undefined)
-      this.scheduleSession(slot, session.clientId, remembered.lastNotAfterMs);
+    const change = slotWrite.ensureChange();
+    const remembered = rememberResult(record, session, print, { result, change });
+    const { clientId } = session;
+    this.state.put(slot, KeyKind.session, clientId, encodeSessionRecord(remembered));
+    if (record === undefined) this.scheduleSession(slot, clientId, remembered.lastNotAfterMs);
     return result;
   }
 
@@ -108,75 +93,43 @@ export class ApplyRun {
   /** Judged again: a newer put, or a record with younger entries, stays (rule D22). */
   private expire(due: Due): void {
     const slot = due.slot as Slot;
-    if (
-      this.state.slotState(slot).ownership !== SlotOwnership.owned ||
-      due.dueMs > this.state.logTimeMs
-    )
-      return;
-    this.overlay.delete(expiryKey(this.prefix, this.placeOf(slot), due));
+    if (!isServing(this.state.slot(slot)) || due.dueMs > this.state.logTimeMs) return;
+    this.state.unschedule(slot, due);
     if (due.kind === 'key') this.expireKey(slot, due);
     else this.expireSession(slot, due.key);
   }
 
   private expireKey(slot: Slot, due: Due): void {
-    const key = this.valueKey(slot, due.key);
-    const stored = this.overlay.get(key);
-    if (stored === undefined) return;
-    const value = decodeValue(stored);
-    if (value.revision !== due.revision || value.expiresAtMs !== due.dueMs) return;
-    this.overlay.delete(key);
-    this.state.keys--;
-    this.nextChange(slot);
+    const value = this.readStored(slot, due.key);
+    if (value?.revision !== due.revision || value.expiresAtMs !== due.dueMs) return;
+    this.state.nextChange(slot);
+    this.state.remove(slot, KeyKind.value, due.key);
   }
 
   private expireSession(slot: Slot, clientId: Uint8Array): void {
-    const key = slotKey(this.prefix, this.placeOf(slot), KeyKind.session, clientId);
-    const stored = this.overlay.get(key);
+    const stored = this.state.get(slot, KeyKind.session, clientId);
     if (stored === undefined) return;
-    const record = decodeSessionRecord(stored);
-    if (record.lastNotAfterMs < this.state.logTimeMs) this.overlay.delete(key);
-    else this.scheduleSession(slot, clientId, record.lastNotAfterMs);
-    this.nextChange(slot);
+    const { lastNotAfterMs } = decodeSessionRecord(stored);
+    if (lastNotAfterMs >= this.state.logTimeMs) {
+      this.scheduleSession(slot, clientId, lastNotAfterMs);
+      return;
+    }
+    this.state.nextChange(slot);
+    this.state.remove(slot, KeyKind.session, clientId);
   }
 
   private scheduleSession(slot: Slot, clientId: Uint8Array, lastNotAfterMs: number): void {
-    this.schedule(slot, { dueMs: lastNotAfterMs + 1, kind: 'session', revision: 0, key: clientId });
-  }
-
-  schedule(slot: Slot, due: Omit<Due, 'slot'>): void {
-    this.overlay.put(
-      expiryKey(this.prefix, this.placeOf(slot), { ...due, slot }),
-      new Uint8Array(),
-    );
-    this.due.note(slot, due.dueMs);
-    const state = this.state.slotState(slot);
-    if (!state.expiring) this.state.setSlotState(slot, { ...state, expiring: true });
-  }
-
-  unschedule(slot: Slot, due: Omit<Due, 'slot'>): void {
-    this.overlay.delete(expiryKey(this.prefix, this.placeOf(slot), { ...due, slot }));
+    this.state.schedule(slot, sessionDue(clientId, lastNotAfterMs));
   }
 
   // ---- keys and values
 
-  placeOf(slot: Slot): SlotPlace {
-    return { slot, instance: this.state.slotState(slot).instance };
-  }
-
-  /** The slot's next change number: every change to its data takes one (rule D20). */
   nextChange(slot: Slot): number {
-    const state = this.state.slotState(slot);
-    const change = state.change + 1;
-    this.state.setSlotState(slot, { ...state, change });
-    return change;
+    return this.state.nextChange(slot);
   }
 
   currentChange(slot: Slot): number {
-    return this.state.slotState(slot).change;
-  }
-
-  private valueKey(slot: Slot, key: Uint8Array): Uint8Array {
-    return slotKey(this.prefix, this.placeOf(slot), KeyKind.value, key);
+    return this.state.slot(slot).change;
   }
 
   /** What stands behind a key; expired values are as good as gone. */
@@ -186,7 +139,7 @@ export class ApplyRun {
   }
 
   private readStored(slot: Slot, key: Uint8Array): StoredValue | undefined {
-    const stored = this.overlay.get(this.valueKey(slot, key));
+    const stored = this.state.get(slot, KeyKind.value, key);
     return stored === undefined ? undefined : decodeValue(stored);
   }
 
@@ -195,7 +148,6 @@ export class ApplyRun {
     key: Uint8Array,
     value: Omit<StoredValue, 'expiresAtMs'> & { readonly ttlMs: number },
   ): void {
-    this.forgetExpiry(slot, key);
     const { revision, ordinal, bytes, ttlMs } = value;
     // Bounded: what is written must be readable again, or the entry stops every replica.
     const expiresAtMs =
@@ -203,28 +155,34 @@ export class ApplyRun {
     this.storeValue(slot, key, { revision, ordinal, bytes, expiresAtMs });
   }
 
+  /** The old value's place in the expiry index goes with it, also when it has expired meanwhile. */
   storeValue(slot: Slot, key: Uint8Array, value: StoredValue): void {
-    const engineKey = this.valueKey(slot, key);
-    if (this.overlay.get(engineKey) === undefined) this.state.keys++;
-    this.overlay.put(engineKey, encodeValue(value));
-    const { revision, expiresAtMs } = value;
-    if (expiresAtMs > 0) this.schedule(slot, { dueMs: expiresAtMs, kind: 'key', revision, key });
+    this.forgetExpiry(slot, key);
+    this.state.put(slot, KeyKind.value, key, encodeValue(value));
+    const due = keyDue(key, value);
+    if (due !== undefined) this.state.schedule(slot, due);
   }
 
   removeValue(slot: Slot, key: Uint8Array): void {
     this.forgetExpiry(slot, key);
-    const engineKey = this.valueKey(slot, key);
-    if (this.overlay.get(engineKey) === undefined) return;
-    this.overlay.delete(engineKey);
-    this.state.keys--;
+    this.state.remove(slot, KeyKind.value, key);
   }
 
-  /** The old value's place in the expiry index goes with it, also when it has expired meanwhile. */
-  forgetExpiry(slot: Slot, key: Uint8Array): void {
+  private forgetExpiry(slot: Slot, key: Uint8Array): void {
     const old = this.readStored(slot, key);
-    if (old === undefined || old.expiresAtMs === 0) return;
-    this.unschedule(slot, { dueMs: old.expiresAtMs, kind: 'key', revision: old.revision, key });
+    const due = old === undefined ? undefined : keyDue(key, old);
+    if (due !== undefined) this.state.unschedule(slot, due);
   }
+}
+
+/** Why a slot is neither read nor written here just now; undefined: it is. */
+export function routingRefusal(
+  state: Pick<WorkingState, 'slot'>,
+  slot: Slot,
+): 'wrongShard' | 'moving' | undefined {
+  const slotState = state.slot(slot);
+  if (isServing(slotState)) return undefined;
+  return isMoving(slotState) ? 'moving' : 'wrongShard';
 }
 
 /** The operations of one write, which share one change number. */
@@ -373,7 +331,6 @@ class SlotWrite {
       this.run_.writeValue(this.slot, key, { revision, ordinal, bytes, ttlMs });
     } else {
       // A counter keeps the expiry it was created with.
-      this.run_.forgetExpiry(this.slot, key);
       this.run_.storeValue(this.slot, key, {
         revision,
         ordinal,

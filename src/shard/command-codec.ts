@@ -9,6 +9,7 @@
  *   time (3)      (nothing)
  *   found (4)     count u32, then each: first slot u16, last slot u16
  *   hash (5)      (nothing)
+ *   step (6)      of a migration, as in migration-step.ts
  *   operation   = kind u8: put (1) key, value, ttl u64, condition, flags u8 (1: return previous)
  *                          delete (2) key, condition, flags; increment (3) key, delta i64 as f64, ttl u64
  *                          transaction (4) counts u32 x 3, compares, then, else; get (5) key
@@ -16,6 +17,7 @@
  *   key, value  = length u32, bytes
  */
 import { ByteReader, ByteWriter } from '../bytes.js';
+import { decodeStep, encodeStep, type MigrationStep } from './migration-step.js';
 import type {
   Compare,
   Condition,
@@ -27,7 +29,7 @@ import type {
 } from './command.js';
 
 const version = 1;
-const commandKind = { writes: 1, expire: 2, time: 3, found: 4, hash: 5 } as const;
+const commandKind = { writes: 1, expire: 2, time: 3, found: 4, hash: 5, step: 6 } as const;
 const operationKind = { put: 1, delete: 2, increment: 3, transaction: 4, get: 5 } as const;
 const conditionKind = { none: 0, absent: 1, revision: 2 } as const;
 const compareKind = { exists: 1, revision: 2, value: 3 } as const;
@@ -62,7 +64,8 @@ export type Command =
   /** The slots that a shard is born with, at epoch 1. Only the first one counts (rule D30). */
   | { readonly kind: 'found'; readonly logTimeMs: number; readonly slots: readonly SlotSpan[] }
   /** Changes nothing but log time: every replica takes the hash of its state where it stands. */
-  | { readonly kind: 'hash'; readonly logTimeMs: number };
+  | { readonly kind: 'hash'; readonly logTimeMs: number }
+  | { readonly kind: 'step'; readonly logTimeMs: number; readonly step: MigrationStep };
 
 /** Slots from `first` to `last`, both included. */
 export interface SlotSpan {
@@ -121,6 +124,12 @@ export function encodeHash(logTimeMs: number): Uint8Array {
   return begin(commandKind.hash, logTimeMs).take();
 }
 
+export function encodeMigrationStep(step: MigrationStep, logTimeMs: number): Uint8Array {
+  const writer = begin(commandKind.step, logTimeMs);
+  encodeStep(writer, step);
+  return writer.take();
+}
+
 /** Without decoding the rest. */
 export function isHash(command: Uint8Array): boolean {
   return command[0] === version && command[1] === commandKind.hash;
@@ -169,6 +178,8 @@ function decodeBody(reader: ByteReader, kind: number, logTimeMs: number): Comman
       return { kind: 'found', logTimeMs, slots: decodeSpans(reader) };
     case commandKind.hash:
       return { kind: 'hash', logTimeMs };
+    case commandKind.step:
+      return { kind: 'step', logTimeMs, step: decodeStep(reader) };
     default:
       throw new UnknownCommand(`command kind ${kind}: use a newer program`);
   }

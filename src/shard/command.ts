@@ -3,6 +3,8 @@
  * payload of the Raft entry, on the wire and on every disk; `command-codec.ts` has the layout.
  */
 
+import type { Slot } from '../router/slot.js';
+
 /** Condition of a put or delete. */
 export type Condition =
   | { readonly kind: 'none' }
@@ -92,6 +94,7 @@ export type OperationResult =
 /** Why apply refused a write; deterministic, and surely without effect unless it says otherwise. */
 export type Refusal =
   | 'wrongShard' // the slot is not owned here
+  | 'moving' // it is about to change its owner: try again in a moment
   | 'notInteger' // increment of a value that is no decimal integer
   | 'outOfRange' // a sum beyond +-(2^53 - 1)
   | 'sessionExpired' // later than not_after: the first attempt's outcome is no longer known
@@ -113,4 +116,6 @@ export type WriteResult =
 export interface CommandResult {
   readonly logTimeMs: number;
   readonly results: readonly WriteResult[];
+  /** Of a handover: slots whose copy is not what the source has. They stay, and the migration failed. */
+  readonly differing?: readonly Slot[];
 }

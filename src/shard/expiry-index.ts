@@ -14,6 +14,7 @@ import {
 } from '../../storage/index.js';
 import type { Slot } from '../router/slot.js';
 import type { Due } from './command-codec.js';
+import type { StoredValue } from './value-codec.js';
 
 const headBytes = 17;
 const kindCodes = { key: 1, session: 2 } as const;
@@ -39,6 +40,18 @@ function decodeExpiryKey(key: Uint8Array): Due {
     revision: name.readUInt32BE(9) * 2 ** 32 + name.readUInt32BE(13),
     key: name.subarray(headBytes),
   };
+}
+
+/** The place of a value in the expiry index; undefined: it never expires. */
+export function keyDue(
+  key: Uint8Array,
+  { expiresAtMs, revision }: StoredValue,
+): Omit<Due, 'slot'> | undefined {
+  return expiresAtMs === 0 ? undefined : { dueMs: expiresAtMs, kind: 'key', revision, key };
+}
+
+export function sessionDue(clientId: Uint8Array, lastNotAfterMs: number): Omit<Due, 'slot'> {
+  return { dueMs: lastNotAfterMs + 1, kind: 'session', revision: 0, key: clientId };
 }
 
 /** The first entries of a slot's index, in order of time. */

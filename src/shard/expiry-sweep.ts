@@ -10,6 +10,7 @@ import { encodeExpire, type Due } from './command-codec.js';
 import type { CommandResult } from './command.js';
 import { firstDue } from './expiry-index.js';
 import type { ShardMachine } from './shard-machine.js';
+import { isServing } from './slot-state.js';
 
 const everyMs = 100;
 /** No timer is set for longer: it would fire at once beyond 2^31 ms. */
@@ -107,7 +108,10 @@ export class ExpirySweep {
       // Each look at the engine takes a turn, in which office or node may have been given up.
       if (this.closed || !group.isLeader) return;
       machine.due.take(slot);
-      const place = { slot, instance: machine.slotState(slot).instance };
+      const state = machine.slotState(slot);
+      // Whoever owns it next looks at it anew.
+      if (!isServing(state)) continue;
+      const place = { slot, instance: state.instance };
       const room = batchMax - due.length;
       const found = await firstDue(machine.engine, machine.prefix, place, room);
       due.push(...found.filter(({ dueMs }) => dueMs <= logTimeMs));

@@ -10,7 +10,8 @@ import type { CommandResult, KeyValue } from './command.js';
 import { readError, tokenAhead } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import { reaches, type SlotPosition } from './slot-position.js';
-import { decodeValue, SlotOwnership } from './value-codec.js';
+import { SlotOwnership } from './slot-state.js';
+import { decodeValue } from './value-codec.js';
 
 export type ReadLevel =
   | { readonly kind: 'linearizable' }

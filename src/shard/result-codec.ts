@@ -11,6 +11,7 @@ const refusals: readonly Refusal[] = [
   'sessionForgotten',
   'sessionMismatch',
   'tooManySlots',
+  'moving',
 ];
 
 export function encodeResult(result: WriteResult): Uint8Array {

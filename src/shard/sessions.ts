@@ -49,7 +49,7 @@ export function rememberResult(
   record: SessionRecord | undefined,
   session: Session,
   print: Fingerprint,
-  result: WriteResult,
+  { result, change }: { readonly result: WriteResult; readonly change: number },
 ): SessionRecord {
   const floor = Math.max(record?.floor ?? 0, session.firstUnacknowledged);
   const entries = trimmed(record?.entries ?? [], floor);
@@ -66,6 +66,7 @@ export function rememberResult(
     .splice(0, excess)
     .reduce((max, { sequence }) => Math.max(max, sequence + 1), floor);
   return {
+    change,
     // Bounded: what is written must be readable again, or the entry stops every replica.
     floor: Math.min(forgotten, Number.MAX_SAFE_INTEGER),
     lastNotAfterMs: Math.max(record?.lastNotAfterMs ?? 0, session.notAfterMs),

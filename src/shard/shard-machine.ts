@@ -15,7 +15,8 @@ import {
 import { ByteReader, ByteWriter } from '../bytes.js';
 import type { Applied, Leadership, StateMachine } from '../group/state-machine.js';
 import { slot as slotNumber, slotOf, type Slot } from '../router/slot.js';
-import { ApplyRun, keysOfWrite, slotOfWrite, type WorkingState } from './apply-run.js';
+import { ApplyRun, keysOfWrite, slotOfWrite } from './apply-run.js';
+import type { RecordKind } from './change-index.js';
 import {
   decodeCommand,
   decodeSpans,
@@ -26,15 +27,10 @@ import {
 } from './command-codec.js';
 import type { CommandResult } from './command.js';
 import { DueTimes, firstDue } from './expiry-index.js';
+import { clearLitter } from './litter.js';
 import { Overlay } from './overlay.js';
-import {
-  absentSlotState,
-  decodeSlotState,
-  encodeSlotState,
-  firstSlotState,
-  SlotOwnership,
-  type SlotState,
-} from './value-codec.js';
+import { decodeSlotState, encodeSlotState, isServing, type SlotState } from './slot-state.js';
+import { bornState, tombstoneKey, WorkingState, type Visible } from './working-state.js';
 
 const summaryVersion = 1;
 const foundingVersion = 1;
@@ -43,13 +39,6 @@ const foundingName = 'founding';
 /** '0' follows '/'. */
 const behindSlotStates = 'slot0';
 
-/** What readers see: as of the last batch that is in the engine. */
-export interface Visible {
-  readonly logTimeMs: number;
-  /** Keys stored, expired ones not yet removed included. */
-  readonly keys: number;
-}
-
 export class ShardMachine implements StateMachine<CommandResult> {
   readonly range: KeyRange;
   readonly prefix: Uint8Array;
@@ -57,12 +46,14 @@ export class ShardMachine implements StateMachine<CommandResult> {
   readonly due = new DueTimes();
   /** Told when leadership comes and goes. */
   onLeading: (leadership: Leadership) => void = () => undefined;
+  /** Told of each slot whose ownership or epoch has changed. */
+  onOwnership: (slot: Slot, state: SlotState) => void = () => undefined;
   private visible: Visible = { logTimeMs: 0, keys: 0 };
   /** The slots the shard was born with; what is told of a slot since is in `slots`. */
   protected founding: readonly SlotSpan[] | undefined;
   private readonly slots = new Map<Slot, SlotState>();
   /** The state of the batch that is being written, and the slots it changed. */
-  private working: { state: BatchState; changed: Map<Slot, SlotState>; due: DueTimes } | undefined;
+  private working: WorkingState | undefined;
   /** How often the state was read anew from the engine: at start, and with every snapshot. */
   loads = 0;
 
@@ -99,11 +90,14 @@ export class ShardMachine implements StateMachine<CommandResult> {
   get ownedSlots(): number {
     let owned = 0;
     for (const { first, last } of this.founding ?? []) owned += last - first + 1;
-    for (const [slot, { ownership }] of this.slots) {
-      const wasOwned = bornState(this.founding, slot) === firstSlotState;
-      owned += Number(ownership === SlotOwnership.owned) - Number(wasOwned);
-    }
+    for (const [slot, state] of this.slots)
+      owned += Number(isServing(state)) - Number(isServing(bornState(this.founding, slot)));
     return owned;
+  }
+
+  /** Every slot of which something was ever said. */
+  knownSlots(): ReadonlyMap<Slot, SlotState> {
+    return this.slots;
   }
 
   async load(): Promise<void> {
@@ -117,6 +111,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
     this.founding = founding === undefined ? undefined : decodeFounding(founding);
     this.visible = summary === undefined ? { logTimeMs: 0, keys: 0 } : decodeSummary(summary);
     await this.loadSlotStates();
+    await clearLitter(this.engine, this.prefix, this.slots);
     for (const [slot, { expiring, instance }] of this.slots) {
       if (!expiring) continue;
       const [first] = await firstDue(this.engine, this.prefix, { slot, instance }, 1);
@@ -147,31 +142,33 @@ export class ShardMachine implements StateMachine<CommandResult> {
   async apply(entries: readonly Entry[], batch: EngineBatch): Promise<Applied<CommandResult>> {
     const commands = entries.map((entry) => decodeCommand(entry.data));
     const overlay = await Overlay.load(this.engine, this.keysOf(commands));
-    const changed = new Map<Slot, SlotState>();
-    const state = new BatchState(this.visible, this.founding, changed, (slot) =>
-      this.slots.get(slot),
-    );
-    const due = new DueTimes();
-    const run = new ApplyRun(this.prefix, overlay, state, due);
+    const { prefix, visible, founding } = this;
+    const before = (slot: Slot): SlotState | undefined => this.slots.get(slot);
+    const state = new WorkingState({ prefix, overlay, visible, founding, before });
+    const run = new ApplyRun(state);
     const results = commands.map((command) => run.apply(command));
     overlay.writeTo(batch);
-    for (const [slot, slotState] of changed)
+    for (const [slot, slotState] of state.changed)
       batch.put(this.slotStateKey(slot), encodeSlotState(slotState));
     if (commands.length > 0) batch.put(this.summaryKey(), encodeSummary(state));
-    if (state.founding !== undefined && state.founding !== this.founding)
-      batch.put(machineKey(this.prefix, foundingName), encodeFounding(state.founding));
-    this.working = { state, changed, due };
-    return { results, clears: [] };
+    if (state.founding !== undefined && state.founding !== founding)
+      batch.put(machineKey(prefix, foundingName), encodeFounding(state.founding));
+    this.working = state;
+    return { results, clears: state.clears };
   }
 
   /** The batch is in the engine: what readers see moves on, in one step with the data (D23). */
   written(): void {
     if (this.working === undefined) return;
-    const { state, changed, due } = this.working;
+    const { logTimeMs, keys, founding, changed, due } = this.working;
     this.working = undefined;
-    this.visible = { logTimeMs: state.logTimeMs, keys: state.keys };
-    this.founding = state.founding;
-    for (const [slot, slotState] of changed) this.slots.set(slot, slotState);
+    this.visible = { logTimeMs, keys };
+    this.founding = founding;
+    for (const [slot, state] of changed) {
+      const { ownership, epoch } = this.slotState(slot);
+      this.slots.set(slot, state);
+      if (state.ownership !== ownership || state.epoch !== epoch) this.onOwnership(slot, state);
+    }
     this.due.noteAll(due);
   }
 
@@ -194,33 +191,42 @@ export class ShardMachine implements StateMachine<CommandResult> {
 
   private keysOf(commands: readonly Command[]): Uint8Array[] {
     const keys: Uint8Array[] = [];
+    const instances = new Map<Slot, number[]>();
+    for (const command of commands) {
+      if (command.kind !== 'step' || command.step.kind !== 'importBegin') continue;
+      for (const { slot } of command.step.slots)
+        instances.set(slot, [...(instances.get(slot) ?? []), command.step.id]);
+    }
+    // A slot that comes in this very batch is read and written in it under its new instance.
+    const add = (slot: Slot, kind: RecordKind, key: Uint8Array): void => {
+      const { instance } = this.slotState(slot);
+      for (const each of [instance, ...(instances.get(slot) ?? [])])
+        keys.push(slotKey(this.prefix, { slot, instance: each }, kind, key));
+    };
     for (const command of commands) {
       if (command.kind === 'writes') {
         for (const write of command.writes) {
-          for (const key of keysOfWrite(write.operation))
-            keys.push(this.valueKey(slotOf(key), key));
+          for (const key of keysOfWrite(write.operation)) add(slotOf(key), KeyKind.value, key);
           const slot = slotOfWrite(write);
           if (write.session === undefined || slot === undefined) continue;
-          keys.push(this.sessionKey(slot, write.session.clientId));
+          add(slot, KeyKind.session, write.session.clientId);
         }
       } else if (command.kind === 'expire') {
-        for (const { slot, kind, key } of command.due) {
-          keys.push(
-            kind === 'key' ? this.valueKey(slot as Slot, key) : this.sessionKey(slot as Slot, key),
-          );
+        for (const { slot, kind, key } of command.due)
+          add(slot as Slot, kind === 'key' ? KeyKind.value : KeyKind.session, key);
+      } else if (command.kind === 'step' && command.step.kind === 'chunk') {
+        const { id, parts } = command.step;
+        for (const { slot, records } of parts) {
+          const place = { slot, instance: id };
+          for (const { kind, key } of records)
+            keys.push(
+              slotKey(this.prefix, place, kind, key),
+              tombstoneKey(this.prefix, place, kind, key),
+            );
         }
       }
     }
     return keys;
-  }
-
-  private sessionKey(slot: Slot, clientId: Uint8Array): Uint8Array {
-    return slotKey(
-      this.prefix,
-      { slot, instance: this.slotState(slot).instance },
-      KeyKind.session,
-      clientId,
-    );
   }
 
   /**
@@ -233,41 +239,6 @@ export class ShardMachine implements StateMachine<CommandResult> {
 
   private summaryKey(): Uint8Array {
     return machineKey(this.prefix, 'summary');
-  }
-}
-
-/** What a slot is to a shard before anything else has been said of it. */
-function bornState(founding: readonly SlotSpan[] | undefined, slot: Slot): SlotState {
-  const born = founding?.some(({ first, last }) => slot >= first && slot <= last) === true;
-  return born ? firstSlotState : absentSlotState;
-}
-
-class BatchState implements WorkingState {
-  logTimeMs: number;
-  keys: number;
-  founding: readonly SlotSpan[] | undefined;
-  private readonly changed: Map<Slot, SlotState>;
-  private readonly before: (slot: Slot) => SlotState | undefined;
-
-  constructor(
-    visible: Visible,
-    founding: readonly SlotSpan[] | undefined,
-    changed: Map<Slot, SlotState>,
-    before: (slot: Slot) => SlotState | undefined,
-  ) {
-    this.logTimeMs = visible.logTimeMs;
-    this.keys = visible.keys;
-    this.founding = founding;
-    this.changed = changed;
-    this.before = before;
-  }
-
-  slotState(slot: Slot): SlotState {
-    return this.changed.get(slot) ?? this.before(slot) ?? bornState(this.founding, slot);
-  }
-
-  setSlotState(slot: Slot, state: SlotState): void {
-    this.changed.set(slot, state);
   }
 }
 

@@ -6,7 +6,7 @@ import { seenValue, type Freshness, type ReadGate, type ReadLevel } from './read
 import { notFounded, readError, wrongShard } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import type { SlotPosition } from './slot-position.js';
-import { SlotOwnership } from './value-codec.js';
+import { SlotOwnership } from './slot-state.js';
 
 export interface ReadResult {
   /** In the order of the keys. */

@@ -9,7 +9,7 @@ import { notFounded, readError, wrongShard } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import type { ReadSources } from './shard-reads.js';
 import type { SlotPosition } from './slot-position.js';
-import { SlotOwnership } from './value-codec.js';
+import { SlotOwnership } from './slot-state.js';
 
 /** Slots looked at in one page of a scan over everything: an empty one costs some 10 us. */
 const slotsPerPageMax = 2048;

@@ -3,13 +3,15 @@
  *
  *   value   = version u8, type u8 (1 string), generation u32 (of collections, 0), revision u64,
  *             ordinal u16 (within its transaction), expires at u64 (log time ms, 0 never), bytes
- *   session = version u8, floor u64, last not_after u64, count u16, then each: sequence u64,
- *             hash u32, length u32 of the command, not after u64, result (length u32, bytes)
- *   slot    = version u8, state u8, epoch u64, instance u64, change number u64, flags u8 (1 expiring)
+ *   session = version u8, change number u64, floor u64, last not_after u64, count u16, then each:
+ *             sequence u64, hash u32, length u32 of the command, not after u64, result (length u32,
+ *             bytes)
  */
 import { ByteReader, ByteWriter } from '../bytes.js';
 
 const version = 1;
+/** 2: with the number of its last change. */
+const sessionVersion = 2;
 const stringType = 1;
 export const valueHeadBytes = 24;
 
@@ -20,9 +22,9 @@ export interface StoredValue {
   readonly bytes: Uint8Array;
 }
 
-function check(found: number, what: string): void {
-  if (found !== version)
-    throw new RangeError(`${what} of version ${found}, this program knows ${version}`);
+function check(found: number, known: number, what: string): void {
+  if (found !== known)
+    throw new RangeError(`${what} of version ${found}, this program knows ${known}`);
 }
 
 export function encodeValue(value: StoredValue): Uint8Array {
@@ -48,7 +50,7 @@ function safe(high: number, low: number): number {
 /** The bytes of the result alias `stored`. */
 export function decodeValue(stored: Uint8Array): StoredValue {
   const bytes = Buffer.from(stored.buffer, stored.byteOffset, stored.byteLength);
-  check(bytes[0] ?? 0, 'value');
+  check(bytes[0] ?? 0, version, 'value');
   if (bytes[1] !== stringType)
     throw new RangeError(`value of type ${bytes[1]}, this program knows strings`);
   if (bytes.byteLength < valueHeadBytes)
@@ -73,6 +75,8 @@ export interface SessionEntry {
 
 /** All that is remembered of one client in one slot. */
 export interface SessionRecord {
+  /** The slot's change number when it was written: tells a newer record from an older one (D20). */
+  readonly change: number;
   /** Sequences below it are finished and forgotten. */
   readonly floor: number;
   /** When log time has passed it, no repetition can be accepted any more: the record may go. */
@@ -82,7 +86,8 @@ export interface SessionRecord {
 
 export function encodeSessionRecord(record: SessionRecord): Uint8Array {
   const writer = new ByteWriter();
-  writer.u8(version);
+  writer.u8(sessionVersion);
+  writer.u64(record.change);
   writer.u64(record.floor);
   writer.u64(record.lastNotAfterMs);
   writer.u16(record.entries.length);
@@ -98,7 +103,8 @@ export function encodeSessionRecord(record: SessionRecord): Uint8Array {
 
 export function decodeSessionRecord(stored: Uint8Array): SessionRecord {
   const reader = new ByteReader(stored);
-  check(reader.u8(), 'session record');
+  check(reader.u8(), sessionVersion, 'session record');
+  const change = reader.u64();
   const [floor, lastNotAfterMs, count] = [reader.u64(), reader.u64(), reader.u16()];
   const entries: SessionEntry[] = [];
   for (let n = 0; n < count; n++) {
@@ -111,77 +117,5 @@ export function decodeSessionRecord(stored: Uint8Array): SessionRecord {
     });
   }
   reader.end('session record');
-  return { floor, lastNotAfterMs, entries };
-}
-
-/** The states of a slot at one shard; a migration walks through them (source and target). */
-export const SlotOwnership = {
-  absent: 0,
-  owned: 1,
-  exporting: 2,
-  frozen: 3,
-  handedOver: 4,
-  importing: 5,
-  ready: 6,
-} as const;
-export type SlotOwnership = (typeof SlotOwnership)[keyof typeof SlotOwnership];
-
-export interface SlotState {
-  readonly ownership: SlotOwnership;
-  readonly epoch: number;
-  /** The migration that brought the slot, 0 at first: part of the keys of its data. */
-  readonly instance: number;
-  /** Number of the last change to the slot's data; never goes back (rule D20). */
-  readonly change: number;
-  /** Something in the slot has expired or will: worth looking at after a restart. */
-  readonly expiring: boolean;
-}
-
-/** A slot that this shard never had. */
-export const absentSlotState: SlotState = {
-  ownership: SlotOwnership.absent,
-  epoch: 0,
-  instance: 0,
-  change: 0,
-  expiring: false,
-};
-
-/** A slot that this shard was born with, and that was never written. */
-export const firstSlotState: SlotState = {
-  ownership: SlotOwnership.owned,
-  epoch: 1,
-  instance: 0,
-  change: 0,
-  expiring: false,
-};
-
-const ownerships = new Set<number>(Object.values(SlotOwnership));
-
-export function encodeSlotState(state: SlotState): Uint8Array {
-  const writer = new ByteWriter();
-  writer.u8(version);
-  writer.u8(state.ownership);
-  writer.u64(state.epoch);
-  writer.u64(state.instance);
-  writer.u64(state.change);
-  writer.bool(state.expiring);
-  return writer.take();
-}
-
-export function decodeSlotState(stored: Uint8Array): SlotState {
-  const reader = new ByteReader(stored);
-  check(reader.u8(), 'slot state');
-  const ownership = reader.u8();
-  if (!ownerships.has(ownership)) throw new RangeError(`slot ownership ${ownership}`);
-  // One of the numbers of SlotOwnership, as just checked.
-  const known = ownership as SlotOwnership;
-  const state = {
-    ownership: known,
-    epoch: reader.u64(),
-    instance: reader.u64(),
-    change: reader.u64(),
-    expiring: reader.bool(),
-  };
-  reader.end('slot state');
-  return state;
+  return { change, floor, lastNotAfterMs, entries };
 }

@@ -4,7 +4,7 @@ import { encodeTime, encodeWrites } from '../../src/shard/command-codec.js';
 import { decodeCursor, encodeCursor } from '../../src/shard/scan-cursor.js';
 import type { ReadLevel } from '../../src/shard/shard.js';
 import type { SlotPosition } from '../../src/shard/slot-position.js';
-import { SlotOwnership, type SlotState } from '../../src/shard/value-codec.js';
+import { SlotOwnership, type SlotState } from '../../src/shard/slot-state.js';
 import { bytes, ifAbsent, put, remove, session, write } from './command-texts.js';
 import { HookedEngine } from './hooked-engine.js';
 import { entryOf, Replica } from './replica.js';

@@ -13,16 +13,8 @@ import {
 } from '../../src/shard/command-codec.js';
 import { decodeResult, encodeResult } from '../../src/shard/result-codec.js';
 import { decodeCursor, encodeCursor, startOf } from '../../src/shard/scan-cursor.js';
-import {
-  decodeSessionRecord,
-  decodeSlotState,
-  decodeValue,
-  encodeSessionRecord,
-  encodeSlotState,
-  encodeValue,
-  SlotOwnership,
-  valueHeadBytes,
-} from '../../src/shard/value-codec.js';
+import { decodeSlotState, encodeSlotState, SlotOwnership } from '../../src/shard/slot-state.js';
+import { decodeSessionRecord, decodeValue, encodeSessionRecord, encodeValue, valueHeadBytes } from '../../src/shard/value-codec.js';
 import { anyCount, anyDamage, anyDue, anyResult, anyWrite, damaged } from './arbitraries.js';
 import { bytes, ifRevision, put, session, write } from './command-texts.js';
 
@@ -103,6 +95,7 @@ describe('codecs of the shard', () => {
       result: anyResult.map((each) => Buffer.from(encodeResult(each))),
     });
     const record = fc.record({
+      change: anyCount,
       floor: anyCount,
       lastNotAfterMs: anyCount,
       entries: fc.array(entry, { maxLength: 5 }),
@@ -113,8 +106,21 @@ describe('codecs of the shard', () => {
       }),
     );
     for (const ownership of Object.values(SlotOwnership)) {
-      const state = { ownership, epoch: 3, instance: 2 ** 40, change: 2 ** 50, expiring: true };
-      expect(decodeSlotState(encodeSlotState(state))).to.deep.equal(state);
+      const counts = { keys: 2 ** 33, bytes: 2 ** 34, sum: 2 ** 47 + 1, ended: 2 ** 20 };
+      const state = { epoch: 3, instance: 2 ** 40, change: 2 ** 50, expiring: true, ...counts };
+      const migration = {
+        id: 2 ** 21,
+        peer: 7,
+        from: 2 ** 35,
+        logTimeMs: 2 ** 41,
+        copied: true,
+        through: 2 ** 36,
+        cursor: Buffer.from('k'),
+      };
+      for (const each of [undefined, migration]) {
+        const whole = { ...state, ownership, migration: each };
+        expect(decodeSlotState(encodeSlotState(whole))).to.deep.equal(whole);
+      }
     }
   });
 
@@ -124,13 +130,7 @@ describe('codecs of the shard', () => {
       fc.array(anyDue, { maxLength: 3 }).map((each) => encodeExpire(each, 9)),
       anyResult.map(encodeResult),
       fc.constant(
-        encodeSlotState({
-          ownership: 1,
-          epoch: 1,
-          instance: 0,
-          change: 5,
-          expiring: false,
-        }),
+        encodeSlotState({ ...firstSlotState, change: 5 }),
       ),
     );
     fc.assert(
@@ -160,9 +160,9 @@ describe('codecs of the shard', () => {
       [encodeTime(9), decodeCommand],
       [encodeHash(9), decodeCommand],
       [encodeResult({ kind: 'increment', value: 1, revision: 1 }), decodeResult],
-      [encodeSessionRecord({ floor: 0, lastNotAfterMs: 1, entries: [] }), decodeSessionRecord],
+      [encodeSessionRecord({ change: 0, floor: 0, lastNotAfterMs: 1, entries: [] }), decodeSessionRecord],
       [
-        encodeSlotState({ ownership: 1, epoch: 1, instance: 0, change: 5, expiring: false }),
+        encodeSlotState({ ...firstSlotState, change: 5 }),
         decodeSlotState,
       ],
     ];
@@ -231,16 +231,10 @@ describe('codecs of the shard', () => {
     value[0] = 1;
     value[1] = 5;
     expect(() => decodeValue(value)).to.throw(RangeError, 'value of type 5');
-    const record = encodeSessionRecord({ floor: 0, lastNotAfterMs: 0, entries: [] });
+    const record = encodeSessionRecord({ change: 0, floor: 0, lastNotAfterMs: 0, entries: [] });
     record[0] = 7;
     expect(() => decodeSessionRecord(record)).to.throw(RangeError, 'session record of version 7');
-    const state = encodeSlotState({
-      ownership: 1,
-      epoch: 1,
-      instance: 0,
-      change: 0,
-      expiring: false,
-    });
+    const state = encodeSlotState({ ...firstSlotState, change: 0 });
     state[0] = 9;
     expect(() => decodeSlotState(state)).to.throw(RangeError, 'slot state of version 9');
     state[0] = 1;

@@ -4,7 +4,7 @@ import { MemoryEngine, replicaPrefix } from '../../storage/index.js';
 import { slot, slotOf } from '../../src/router/slot.js';
 import { encodeFound, encodeWrites } from '../../src/shard/command-codec.js';
 import { ShardMachine } from '../../src/shard/shard-machine.js';
-import { SlotOwnership } from '../../src/shard/value-codec.js';
+import { SlotOwnership } from '../../src/shard/slot-state.js';
 import { bytes, put, write } from './command-texts.js';
 import { entryOf } from './replica.js';
 

@@ -19,7 +19,8 @@ import type { CommandResult, KeyValue, Write, WriteResult } from '../../src/shar
 import { isExpired, keyValue } from '../../src/shard/apply-run.js';
 import { firstDue } from '../../src/shard/expiry-index.js';
 import { ShardMachine } from '../../src/shard/shard-machine.js';
-import { decodeValue, encodeSlotState, type SlotState } from '../../src/shard/value-codec.js';
+import { encodeSlotState, type SlotState } from '../../src/shard/slot-state.js';
+import { decodeValue } from '../../src/shard/value-codec.js';
 import { bytes } from './command-texts.js';
 
 const everySlot: readonly SlotSpan[] = [{ first: 0, last: 16_383 }];

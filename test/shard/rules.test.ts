@@ -19,7 +19,8 @@ import {
   encodeWrites,
   UnknownCommand,
 } from '../../src/shard/command-codec.js';
-import { decodeValue, firstSlotState, SlotOwnership } from '../../src/shard/value-codec.js';
+import { firstSlotState, SlotOwnership } from '../../src/shard/slot-state.js';
+import { decodeValue } from '../../src/shard/value-codec.js';
 import {
   bytes,
   get,

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { slot, slotCount, slotOf, type Slot } from '../../src/router/slot.js';
 import { decodeCursor, encodeCursor } from '../../src/shard/scan-cursor.js';
 import type { ScanPage, ScanPageRequest } from '../../src/shard/shard.js';
-import { SlotOwnership } from '../../src/shard/value-codec.js';
+import { SlotOwnership } from '../../src/shard/slot-state.js';
 import { bytes, put, remove, text, write } from './command-texts.js';
 import { HookedEngine } from './hooked-engine.js';
 import { Replica } from './replica.js';

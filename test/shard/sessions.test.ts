@@ -4,7 +4,7 @@ import { refusalError, sessionOf } from '../../src/api/convert.js';
 import { KvError } from '../../src/errors.js';
 import { slotOf } from '../../src/router/slot.js';
 import { encodeExpire, encodeTime, encodeWrites } from '../../src/shard/command-codec.js';
-import { firstSlotState, SlotOwnership } from '../../src/shard/value-codec.js';
+import { firstSlotState, SlotOwnership } from '../../src/shard/slot-state.js';
 import {
   bytes,
   clientId,

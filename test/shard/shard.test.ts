@@ -5,7 +5,7 @@ import { slotOf } from '../../src/router/slot.js';
 import { decodeCommand, encodeTime } from '../../src/shard/command-codec.js';
 import type { CommandResult } from '../../src/shard/command.js';
 import type { ReadLevel } from '../../src/shard/shard.js';
-import { SlotOwnership } from '../../src/shard/value-codec.js';
+import { SlotOwnership } from '../../src/shard/slot-state.js';
 import { bytes, increment, put, session, write } from './command-texts.js';
 import { HookedEngine } from './hooked-engine.js';
 import { plain } from './model.js';

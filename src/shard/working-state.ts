@@ -1,0 +1,197 @@
+/**
+ * The state that one batch of commands changes: slots, their records, log time. Readers see it only
+ * when the batch is in the engine. All records of slots are written and removed through here, so that
+ * what is kept beside them (counts, content sum, expiry index, change index) cannot be forgotten.
+ */
+import {
+  instanceRange,
+  KeyKind,
+  kindRange,
+  slotKey,
+  type KeyRange,
+  type SlotPlace,
+} from '../../storage/index.js';
+import type { Slot } from '../router/slot.js';
+import type { Due, SlotSpan } from './command-codec.js';
+import { addSum, recordSum, subtractSum } from './content-sum.js';
+import { DueTimes, expiryKey } from './expiry-index.js';
+import type { Overlay } from './overlay.js';
+import { changeKey, changesOf, type RecordKind } from './change-index.js';
+import { absentSlotState, firstSlotState, SlotOwnership, type SlotState } from './slot-state.js';
+
+/** A slot's state while a batch works on it; nobody else has this object before the batch is written. */
+export type EditedSlot = { -readonly [K in keyof SlotState]: SlotState[K] };
+
+/** What readers see of the shard as a whole. */
+export interface Visible {
+  readonly logTimeMs: number;
+  /** Keys stored, expired ones not yet removed included. */
+  readonly keys: number;
+}
+
+export interface WorkingStateOptions {
+  readonly prefix: Uint8Array;
+  readonly overlay: Overlay;
+  readonly visible: Visible;
+  readonly founding: readonly SlotSpan[] | undefined;
+  /** As it was before the batch; undefined: nothing was ever said of the slot. */
+  readonly before: (slot: Slot) => SlotState | undefined;
+}
+
+export class WorkingState {
+  readonly prefix: Uint8Array;
+  logTimeMs: number;
+  keys: number;
+  /** The slots the shard was born with; undefined: it is not born yet, and owns nothing. */
+  founding: readonly SlotSpan[] | undefined;
+  readonly changed = new Map<Slot, EditedSlot>();
+  readonly due = new DueTimes();
+  /** Of instances and indexes that died in this batch; none of them is ever written again (D25, D26). */
+  readonly clears: KeyRange[] = [];
+  private readonly overlay: Overlay;
+  private readonly before: WorkingStateOptions['before'];
+
+  constructor({ prefix, overlay, visible, founding, before }: WorkingStateOptions) {
+    this.prefix = prefix;
+    this.overlay = overlay;
+    this.logTimeMs = visible.logTimeMs;
+    this.keys = visible.keys;
+    this.founding = founding;
+    this.before = before;
+  }
+
+  // ---- slots
+
+  slot(slot: Slot): SlotState {
+    return this.changed.get(slot) ?? this.before(slot) ?? bornState(this.founding, slot);
+  }
+
+  edit(slot: Slot): EditedSlot {
+    let state = this.changed.get(slot);
+    if (state === undefined) {
+      state = { ...this.slot(slot) };
+      this.changed.set(slot, state);
+    }
+    return state;
+  }
+
+  place(slot: Slot): SlotPlace {
+    return { slot, instance: this.slot(slot).instance };
+  }
+
+  /** The slot's next change number: every change to its data takes one (rule D20), before it is made. */
+  nextChange(slot: Slot): number {
+    return ++this.edit(slot).change;
+  }
+
+  /** The slot's data is dead: nobody reads it, and its instance number never comes back. */
+  forgetData(slot: Slot): void {
+    const state = this.edit(slot);
+    this.clears.push(instanceRange(this.prefix, this.place(slot)));
+    this.keys -= state.keys;
+    Object.assign(state, { instance: 0, expiring: false, keys: 0, bytes: 0, sum: 0 });
+  }
+
+  /** The change index of a migration that has ended. */
+  forgetChanges(slot: Slot, migration: number): void {
+    this.clears.push(changesOf(this.prefix, this.place(slot), migration));
+  }
+
+  forgetTombstones(slot: Slot): void {
+    this.clears.push(kindRange(this.prefix, this.place(slot), KeyKind.tombstone));
+  }
+
+  // ---- records
+
+  get(slot: Slot, kind: RecordKind, key: Uint8Array): Uint8Array | undefined {
+    return this.overlay.get(slotKey(this.prefix, this.place(slot), kind, key));
+  }
+
+  put(slot: Slot, kind: RecordKind, key: Uint8Array, stored: Uint8Array): void {
+    const engineKey = slotKey(this.prefix, this.place(slot), kind, key);
+    this.discount(slot, kind, key, this.overlay.get(engineKey));
+    const state = this.edit(slot);
+    state.bytes += key.byteLength + stored.byteLength;
+    state.sum = addSum(state.sum, recordSum(kind, key, stored));
+    if (kind === KeyKind.value) {
+      state.keys++;
+      this.keys++;
+    }
+    this.overlay.put(engineKey, stored);
+    this.index(slot, kind, key);
+  }
+
+  remove(slot: Slot, kind: RecordKind, key: Uint8Array): void {
+    const engineKey = slotKey(this.prefix, this.place(slot), kind, key);
+    const old = this.overlay.get(engineKey);
+    if (old === undefined) return;
+    this.discount(slot, kind, key, old);
+    this.overlay.delete(engineKey);
+    this.index(slot, kind, key);
+  }
+
+  private discount(
+    slot: Slot,
+    kind: RecordKind,
+    key: Uint8Array,
+    old: Uint8Array | undefined,
+  ): void {
+    if (old === undefined) return;
+    const state = this.edit(slot);
+    state.bytes -= key.byteLength + old.byteLength;
+    state.sum = subtractSum(state.sum, recordSum(kind, key, old));
+    if (kind !== KeyKind.value) return;
+    state.keys--;
+    this.keys--;
+  }
+
+  /** While the slot is exported the target hears of the record under the change's number. */
+  private index(slot: Slot, kind: RecordKind, key: Uint8Array): void {
+    const { ownership, migration, change } = this.slot(slot);
+    if (ownership !== SlotOwnership.exporting || migration === undefined) return;
+    const entry = { migration: migration.id, change, kind, key };
+    this.overlay.put(changeKey(this.prefix, this.place(slot), entry), new Uint8Array());
+  }
+
+  // ---- tombstones: what the source has removed, so that a late chunk does not bring it back (R78)
+
+  /** The change that removed the record; 0: none did. */
+  tombstone(slot: Slot, kind: RecordKind, key: Uint8Array): number {
+    const stored = this.overlay.get(tombstoneKey(this.prefix, this.place(slot), kind, key));
+    return stored === undefined ? 0 : Number(Buffer.from(stored).readBigUInt64BE());
+  }
+
+  bury(slot: Slot, kind: RecordKind, key: Uint8Array, change: number): void {
+    const stored = Buffer.alloc(8);
+    stored.writeBigUInt64BE(BigInt(change));
+    this.overlay.put(tombstoneKey(this.prefix, this.place(slot), kind, key), stored);
+  }
+
+  // ---- expiry index
+
+  schedule(slot: Slot, due: Omit<Due, 'slot'>): void {
+    const key = expiryKey(this.prefix, this.place(slot), { ...due, slot });
+    this.overlay.put(key, new Uint8Array());
+    this.due.note(slot, due.dueMs);
+    if (!this.slot(slot).expiring) this.edit(slot).expiring = true;
+  }
+
+  unschedule(slot: Slot, due: Omit<Due, 'slot'>): void {
+    this.overlay.delete(expiryKey(this.prefix, this.place(slot), { ...due, slot }));
+  }
+}
+
+export function tombstoneKey(
+  prefix: Uint8Array,
+  place: SlotPlace,
+  kind: RecordKind,
+  key: Uint8Array,
+): Uint8Array {
+  return slotKey(prefix, place, KeyKind.tombstone, Buffer.concat([Buffer.of(kind), key]));
+}
+
+/** What a slot is to a shard before anything else has been said of it. */
+export function bornState(founding: readonly SlotSpan[] | undefined, slot: Slot): SlotState {
+  const born = founding?.some(({ first, last }) => slot >= first && slot <= last) === true;
+  return born ? firstSlotState : absentSlotState;
+}
