@@ -15,12 +15,13 @@ import type {
   OperationResult,
   Refusal,
   Transaction,
+  Write,
   WriteOperation,
   WriteResult,
 } from './command.js';
 import { keyDue, sessionDue } from './expiry-index.js';
 import { fingerprint, judgeSession, rememberResult } from './sessions.js';
-import { isMoving, isServing } from './slot-state.js';
+import { isMoving, isServing, type SlotState } from './slot-state.js';
 import {
   decodeSessionRecord,
   decodeValue,
@@ -68,7 +69,7 @@ export class ApplyRun {
     if (slot === undefined) return refused('tooManySlots');
     // Ownership is decided here, at apply, never by a cached map (R75). A routing refusal leaves no
     // session record: the client goes to the owner with the same session.
-    const refusal = routingRefusal(this.state, slot);
+    const refusal = routingRefusal(this.state.slot(slot));
     if (refusal !== undefined) return refused(refusal);
     const { session } = write;
     if (session === undefined) return new SlotWrite(this, slot).run(write.operation);
@@ -176,13 +177,9 @@ export class ApplyRun {
 }
 
 /** Why a slot is neither read nor written here just now; undefined: it is. */
-export function routingRefusal(
-  state: Pick<WorkingState, 'slot'>,
-  slot: Slot,
-): 'wrongShard' | 'moving' | undefined {
-  const slotState = state.slot(slot);
-  if (isServing(slotState)) return undefined;
-  return isMoving(slotState) ? 'moving' : 'wrongShard';
+export function routingRefusal(state: SlotState): 'wrongShard' | 'moving' | undefined {
+  if (isServing(state)) return undefined;
+  return isMoving(state) ? 'moving' : 'wrongShard';
 }
 
 /** The operations of one write, which share one change number. */
@@ -355,7 +352,7 @@ function refused(refusal: Refusal): { readonly kind: 'refused'; readonly refusal
 }
 
 /** The one slot of a write; undefined for a transaction over several, or over no key. */
-export function slotOfWrite({ operation }: DecodedWrite): Slot | undefined {
+export function slotOfWrite({ operation }: Write): Slot | undefined {
   if (operation.kind !== 'transaction') return slotOf(operation.key);
   const [first, ...rest] = keysOfWrite(operation).map(slotOf);
   return rest.every((slot) => slot === first) ? first : undefined;

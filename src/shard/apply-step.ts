@@ -57,10 +57,7 @@ function stateIn(
 }
 
 /** Not in any migration, and none as late as this one has ended here. */
-function stateBefore(
-  { state, slot, id }: Place,
-  ownership: SlotOwnership,
-): EditedSlot | undefined {
+function stateBefore({ state, slot, id }: Place, ownership: SlotOwnership): EditedSlot | undefined {
   const now = state.slot(slot);
   return now.ownership === ownership && now.ended < id ? state.edit(slot) : undefined;
 }
@@ -229,8 +226,7 @@ function endImport(place: Place): undefined {
 
 /** A slot that is in no migration, nor was in a later one. */
 function endUnbegun(place: Place): void {
-  const slot =
-    stateBefore(place, SlotOwnership.owned) ?? stateBefore(place, SlotOwnership.absent);
+  const slot = stateBefore(place, SlotOwnership.owned) ?? stateBefore(place, SlotOwnership.absent);
   if (slot !== undefined) slot.ended = place.id;
 }
 
@@ -252,9 +248,7 @@ function lookAtExpiry({ state, slot }: Place, { expiring }: EditedSlot): void {
 }
 
 function changeOf(kind: MovedRecord['kind'], stored: Uint8Array): number {
-  return kind === KeyKind.value
-    ? decodeValue(stored).revision
-    : decodeSessionRecord(stored).change;
+  return kind === KeyKind.value ? decodeValue(stored).revision : decodeSessionRecord(stored).change;
 }
 
 function dueOf(

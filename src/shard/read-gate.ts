@@ -10,7 +10,7 @@ import type { CommandResult, KeyValue } from './command.js';
 import { readError, tokenAhead } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import { reaches, type SlotPosition } from './slot-position.js';
-import { SlotOwnership } from './slot-state.js';
+import { isServing } from './slot-state.js';
 import { decodeValue } from './value-codec.js';
 
 export type ReadLevel =
@@ -77,9 +77,10 @@ export class ReadGate {
   lacks(slot: Slot, level: ReadLevel): boolean {
     const wanted = level.kind === 'atLeast' ? level.positions.get(slot) : undefined;
     if (wanted === undefined) return false;
-    const { ownership, epoch, change: revision } = this.machine.slotState(slot);
+    const state = this.machine.slotState(slot);
+    const { epoch, change: revision } = state;
     const { logTimeMs } = this.machine;
-    return ownership === SlotOwnership.owned && !reaches({ epoch, revision, logTimeMs }, wanted);
+    return isServing(state) && !reaches({ epoch, revision, logTimeMs }, wanted);
   }
 
   /** Not below anything that can have been seen of the slot by now. */

@@ -2,15 +2,26 @@
 import { KvError } from '../errors.js';
 import type { ProposeOutcome, ReadOutcome } from '../group/group.js';
 import type { CommandResult, Session } from './command.js';
+import { goneTo, isMoving, type SlotState } from './slot-state.js';
 
 /** How far ahead of log time a session's last moment may lie (rule D21). */
 export const sessionMsMax = 60_000;
 const retryAfterMs = 50;
 
-export function wrongShard(): KvError {
+/** Of a slot that is not served here: where it has gone, if it was here, or that it is on its way. */
+export function notServed(state: SlotState): KvError {
+  if (isMoving(state)) {
+    return new KvError('the slot of this key is about to move to another shard: try again', {
+      code: 'KV_MOVING',
+      outcome: 'notApplied',
+      retryAfterMs,
+    });
+  }
+  const shardId = goneTo(state);
   return new KvError('the slot of this key is not owned by this shard', {
     code: 'KV_WRONG_SHARD',
     outcome: 'notApplied',
+    ...(shardId === undefined ? {} : { shardId, slotEpoch: state.epoch }),
   });
 }
 

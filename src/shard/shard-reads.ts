@@ -3,14 +3,16 @@ import type { KvError } from '../errors.js';
 import { slotOf, type Slot } from '../router/slot.js';
 import type { KeyValue } from './command.js';
 import { seenValue, type Freshness, type ReadGate, type ReadLevel } from './read-gate.js';
-import { notFounded, readError, wrongShard } from './shard-errors.js';
+import { notFounded, notServed, readError } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import type { SlotPosition } from './slot-position.js';
-import { SlotOwnership } from './slot-state.js';
+import { isServing } from './slot-state.js';
 
 export interface ReadResult {
-  /** In the order of the keys. */
+  /** In the order of the keys; of a key that is refused it means nothing. */
   readonly values: readonly (KeyValue | undefined)[];
+  /** Keys, by their place, whose slots are not served here, or not just now. */
+  readonly refused: ReadonlyMap<number, KvError>;
   /** Of the slots of the keys, in their order; not below anything that `values` shows. */
   readonly positions: readonly SlotPosition[];
   /** The shard's time now. */
@@ -100,12 +102,14 @@ export class ShardReads {
     looks: readonly Look[],
     stored: readonly (Uint8Array | undefined)[],
   ): void {
-    const owned = looks.every(({ slot, epoch }) => {
+    const refused = new Map<number, KvError>();
+    for (const [n, { slot, epoch }] of looks.entries()) {
       const state = this.machine.slotState(slot);
-      return state.ownership === SlotOwnership.owned && state.epoch === epoch;
-    });
-    if (!owned) {
-      done(wrongShard(), undefined);
+      if (!isServing(state) || state.epoch !== epoch) refused.set(n, notServed(state));
+    }
+    const whole = refused.size === looks.length ? refused.get(0) : undefined;
+    if (whole !== undefined) {
+      done(whole, undefined);
     } else if (freshness?.stillValid() === false) {
       done(readError('noQuorum'), undefined);
     } else {
@@ -115,7 +119,7 @@ export class ShardReads {
       const positions = looks.map(({ slot }, n) =>
         this.gate.positionOf(slot, seen[n]?.expiredAtMs ?? 0),
       );
-      done(undefined, { values, positions, logTimeMs: this.sources.nowMs() });
+      done(undefined, { values, refused, positions, logTimeMs: this.sources.nowMs() });
     }
   }
 }

@@ -5,11 +5,11 @@ import { slotCount, type Slot } from '../router/slot.js';
 import type { KeyValue } from './command.js';
 import { seenValue, type Freshness, type ReadGate, type ReadLevel } from './read-gate.js';
 import { encodeCursor, startOf, type ScanPosition } from './scan-cursor.js';
-import { notFounded, readError, wrongShard } from './shard-errors.js';
+import { notFounded, readError, notServed } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import type { ReadSources } from './shard-reads.js';
 import type { SlotPosition } from './slot-position.js';
-import { SlotOwnership } from './slot-state.js';
+import { isServing } from './slot-state.js';
 
 /** Slots looked at in one page of a scan over everything: an empty one costs some 10 us. */
 const slotsPerPageMax = 2048;
@@ -96,9 +96,9 @@ export class ShardScans {
     const lastSlot = request.slot ?? slotCount - 1;
     for (let looked = 0; end === undefined; looked++) {
       const state = this.machine.slotState(slot);
-      if (state.ownership !== SlotOwnership.owned || this.gate.lacks(slot, request.level)) {
+      if (!isServing(state) || this.gate.lacks(slot, request.level)) {
         if (!this.machine.isFounded) return notFounded();
-        if (looked === 0) return wrongShard();
+        if (looked === 0) return notServed(state);
         // From here on another shard has it, or it has only just come and lags behind the session.
         end = { slot, after: undefined };
         break;
@@ -109,7 +109,8 @@ export class ShardScans {
       };
       const found = await this.scanSlot(request, slot, after, room, logTimeMs);
       // A slot may have left while it was read (D23); a lease may have run out.
-      if (this.machine.slotState(slot).epoch !== state.epoch) return wrongShard();
+      const now = this.machine.slotState(slot);
+      if (!isServing(now) || now.epoch !== state.epoch) return notServed(now);
       kvs.push(...found.kvs);
       bytes += found.bytes;
       const position = this.gate.positionOf(slot, found.expiredAtMs);

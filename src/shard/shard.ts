@@ -8,10 +8,18 @@ import type { Group } from '../group/group.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { Slot } from '../router/slot.js';
-import { encodeFound, encodeHash, encodeWrites, type SlotSpan } from './command-codec.js';
-import type { CommandResult, Write } from './command.js';
+import { routingRefusal, slotOfWrite } from './apply-run.js';
+import {
+  encodeFound,
+  encodeHash,
+  encodeMigrationStep,
+  encodeWrites,
+  type SlotSpan,
+} from './command-codec.js';
+import type { CommandResult, Write, WriteResult } from './command.js';
 import { ExpirySweep } from './expiry-sweep.js';
 import { LogTime } from './log-time.js';
+import type { MigrationStep } from './migration-step.js';
 import { ReadGate, type ReadLevel } from './read-gate.js';
 import { notFounded, sessionMsMax, tooFarAhead, writeError } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
@@ -47,6 +55,7 @@ export interface ShardOptions {
 }
 
 const sessionSlackMs = 10_000;
+
 export class Shard {
   private readonly group: Group<CommandResult>;
   private readonly machine: ShardMachine;
@@ -151,17 +160,58 @@ export class Shard {
       done(tooFarAhead(wrong.session, logTimeMs), undefined);
       return;
     }
+    const refusals = this.refusalsOf(writes);
+    const positionAt =
+      (timeMs: number) =>
+      (slot: Slot): SlotPosition =>
+        this.gate.positionOf(slot, timeMs);
+    if (refusals !== undefined) {
+      done(undefined, { logTimeMs, results: refusals, positionOf: positionAt(logTimeMs) });
+      return;
+    }
     call.mayHaveApplied = true;
     this.group.propose(encodeWrites(stamped, logTimeMs), (outcome) => {
       if (outcome.kind === 'applied') {
         const { result } = outcome;
-        const positionOf = (slot: Slot): SlotPosition =>
-          this.gate.positionOf(slot, result.logTimeMs);
-        done(undefined, { ...result, positionOf });
+        done(undefined, { ...result, positionOf: positionAt(result.logTimeMs) });
         return;
       }
       if (outcome.kind === 'notApplied') call.mayHaveApplied = false;
       done(writeError(outcome), undefined);
+    });
+  }
+
+  /**
+   * Refused at apply, all of them, as far as this replica knows: then they need not go into the log.
+   * It cannot be wrong for ever: a slot that serves again is seen as soon as that is applied here.
+   */
+  private refusalsOf(writes: readonly Write[]): readonly WriteResult[] | undefined {
+    const results: WriteResult[] = [];
+    for (const write of writes) {
+      const slot = slotOfWrite(write);
+      const refusal = slot === undefined ? undefined : routingRefusal(this.machine.slotState(slot));
+      if (refusal === undefined) return undefined;
+      results.push({ kind: 'refused', refusal });
+    }
+    return results;
+  }
+
+  /**
+   * A step of a migration. Calls back when it is applied; what it changed is seen in the slots' states
+   * (a step that came late changed nothing). `result.differing`: slots that were not handed over.
+   */
+  step(
+    step: MigrationStep,
+    done: (error: KvError | undefined, result: CommandResult | undefined) => void,
+  ): void {
+    if (!this.leading || !this.machine.isFounded) {
+      done(writeError({ kind: 'notApplied', reason: 'notLeader' }), undefined);
+      return;
+    }
+    const logTimeMs = this.time.now(this.machine.logTimeMs);
+    this.group.propose(encodeMigrationStep(step, logTimeMs), (outcome) => {
+      if (outcome.kind === 'applied') done(undefined, outcome.result);
+      else done(writeError(outcome), undefined);
     });
   }
 

@@ -13,8 +13,19 @@ import {
 } from '../../src/shard/command-codec.js';
 import { decodeResult, encodeResult } from '../../src/shard/result-codec.js';
 import { decodeCursor, encodeCursor, startOf } from '../../src/shard/scan-cursor.js';
-import { decodeSlotState, encodeSlotState, SlotOwnership } from '../../src/shard/slot-state.js';
-import { decodeSessionRecord, decodeValue, encodeSessionRecord, encodeValue, valueHeadBytes } from '../../src/shard/value-codec.js';
+import {
+  decodeSlotState,
+  encodeSlotState,
+  firstSlotState,
+  SlotOwnership,
+} from '../../src/shard/slot-state.js';
+import {
+  decodeSessionRecord,
+  decodeValue,
+  encodeSessionRecord,
+  encodeValue,
+  valueHeadBytes,
+} from '../../src/shard/value-codec.js';
 import { anyCount, anyDamage, anyDue, anyResult, anyWrite, damaged } from './arbitraries.js';
 import { bytes, ifRevision, put, session, write } from './command-texts.js';
 
@@ -129,9 +140,7 @@ describe('codecs of the shard', () => {
       fc.array(anyWrite, { maxLength: 3 }).map((each) => encodeWrites(each, 9)),
       fc.array(anyDue, { maxLength: 3 }).map((each) => encodeExpire(each, 9)),
       anyResult.map(encodeResult),
-      fc.constant(
-        encodeSlotState({ ...firstSlotState, change: 5 }),
-      ),
+      fc.constant(encodeSlotState({ ...firstSlotState, change: 5 })),
     );
     fc.assert(
       fc.property(encoded, anyDamage, (whole, damage) => {
@@ -160,11 +169,11 @@ describe('codecs of the shard', () => {
       [encodeTime(9), decodeCommand],
       [encodeHash(9), decodeCommand],
       [encodeResult({ kind: 'increment', value: 1, revision: 1 }), decodeResult],
-      [encodeSessionRecord({ change: 0, floor: 0, lastNotAfterMs: 1, entries: [] }), decodeSessionRecord],
       [
-        encodeSlotState({ ...firstSlotState, change: 5 }),
-        decodeSlotState,
+        encodeSessionRecord({ change: 0, floor: 0, lastNotAfterMs: 1, entries: [] }),
+        decodeSessionRecord,
       ],
+      [encodeSlotState({ ...firstSlotState, change: 5 }), decodeSlotState],
     ];
     for (const [whole, decode] of wholes) {
       expect(() => decode(whole)).to.not.throw();
@@ -237,7 +246,7 @@ describe('codecs of the shard', () => {
     const state = encodeSlotState({ ...firstSlotState, change: 0 });
     state[0] = 9;
     expect(() => decodeSlotState(state)).to.throw(RangeError, 'slot state of version 9');
-    state[0] = 1;
+    state[0] = 2;
     state[1] = 7;
     expect(() => decodeSlotState(state)).to.throw(RangeError, 'slot ownership 7');
     expect(() => decodeResult(Buffer.from([77]))).to.throw(RangeError, 'result kind 77');

@@ -122,9 +122,9 @@ export class Model {
     }
     const name = `${slot}/${text(key)}`;
     const client = this.clients.get(name);
-    if (client === undefined) return false;
+    if (client === undefined || client.lastNotAfterMs >= this.logTimeMs) return false;
     this.nextChange(slot);
-    return client.lastNotAfterMs < this.logTimeMs && this.clients.delete(name);
+    return this.clients.delete(name);
   }
 
   nextChange(slot: number): number {

@@ -306,7 +306,11 @@ describe('reads of a shard', () => {
         };
         const calls = [served.read(['other', 'k'], level), served.read(['other'], level)];
         await served.settle();
-        expect(calls[0]?.error).to.include({ code: 'KV_WRONG_SHARD', outcome: 'notApplied' });
+        const code = change.epoch === undefined ? 'KV_MOVING' : 'KV_WRONG_SHARD';
+        const { refused, values } = calls[0]?.result ?? {};
+        expect([...(refused?.keys() ?? [])], 'the other key is answered').to.deep.equal([1]);
+        expect(refused?.get(1)).to.include({ code, outcome: 'notApplied' });
+        expect(values?.[0]).to.not.equal(undefined);
         expect(calls[1]?.result.values[0], 'a slot that stayed').to.not.equal(undefined);
       }
     });
