@@ -166,7 +166,7 @@ function raftSettings(config: Config): RaftSettings {
     leaseTicks: config.leases ? Math.floor((electionTicks * config.leasePercent) / 100) : 0,
     preVote: true,
     checkQuorum: true,
-    entryBytesMax: config.requestBytesMax + 64 * 1024,
+    entryBytesMax: config.requestBytesMax + MiB,
     messageBytesMax: MiB,
     inflightMessagesMax: 256,
     inflightBytesMax: 16 * MiB,

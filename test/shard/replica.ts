@@ -42,21 +42,27 @@ export class WholeShard extends ShardMachine {
   }
 }
 
+type MakeMachine = (engine: Engine, prefix: Uint8Array) => ShardMachine;
+
 export class Replica {
   readonly engine: Engine;
   readonly machine: ShardMachine;
   readonly prefix: Uint8Array;
   index = 0;
 
-  private constructor(engine: Engine, prefix: Uint8Array) {
+  private constructor(engine: Engine, prefix: Uint8Array, make: MakeMachine) {
     this.engine = engine;
     this.prefix = prefix;
-    this.machine = new WholeShard(engine, prefix);
+    this.machine = make(engine, prefix);
   }
 
   /** A replica that never applied anything; there is nothing to load. */
-  static fresh(engine: Engine = new MemoryEngine(), replica = 1): Replica {
-    return new Replica(engine, replicaPrefix(groupId(1), replicaId(replica)));
+  static fresh(
+    engine: Engine = new MemoryEngine(),
+    replica = 1,
+    make: MakeMachine = (...at) => new WholeShard(...at),
+  ): Replica {
+    return new Replica(engine, replicaPrefix(groupId(1), replicaId(replica)), make);
   }
 
   /** A replica as its engine has it. */

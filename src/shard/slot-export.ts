@@ -1,0 +1,142 @@
+/**
+ * What the source of a migration reads for the target: a scan of the slot, piece by piece, and then the
+ * changes since the export began, from the replicated change index (R70). Each piece is read from a view
+ * of its own: the target keeps the newer of two records whatever the order, so pieces may overlap in time.
+ */
+import {
+  decodeSlotKey,
+  KeyKind,
+  kindsRange,
+  slotKey,
+  type Engine,
+  type SlotPlace,
+} from '../../storage/index.js';
+import type { Slot } from '../router/slot.js';
+import {
+  changesAfter,
+  decodeChangeKey,
+  type IndexedChange,
+  type RecordKind,
+} from './change-index.js';
+import type { ChunkPart, MovedRecord } from './migration-step.js';
+import { decodeSessionRecord, decodeValue } from './value-codec.js';
+
+export interface ExportSource {
+  readonly engine: Engine;
+  readonly prefix: Uint8Array;
+  readonly slot: Slot;
+  readonly instance: number;
+}
+
+/** Values read at one time while changes are gathered: what is not used is read in vain. */
+const readAhead = 16;
+const indexPageBytes = 256 * 1024;
+
+/**
+ * The piece of the scan that begins behind `cursor` (empty: at the beginning). At least one record,
+ * unless the slot is at its end; `bytesMax` may be exceeded by one record.
+ */
+export async function scanPart(
+  { engine, prefix, slot, instance }: ExportSource,
+  cursor: Uint8Array,
+  bytesMax: number,
+): Promise<ChunkPart> {
+  const all = kindsRange(prefix, { slot, instance }, KeyKind.value, KeyKind.session);
+  const start = cursor.byteLength === 0 ? all.start : behind(prefix, { slot, instance }, cursor);
+  const view = engine.iterate({ start, end: all.end, pageBytesMax: bytesMax });
+  const records: MovedRecord[] = [];
+  try {
+    const page = await view.next();
+    for (const { key, value: stored } of page) {
+      const { kind, userKey } = decodeSlotKey(key);
+      records.push(storedRecord(kind === KeyKind.value ? kind : KeyKind.session, userKey, stored));
+    }
+    const end = page.length === 0 || (await view.next()).length === 0;
+    const last = records.at(-1);
+    const next = last === undefined ? cursor : Buffer.concat([Buffer.of(last.kind), last.key]);
+    return { slot, progress: { kind: 'scan', after: cursor, next, end }, records };
+  } finally {
+    await view.close();
+  }
+}
+
+function behind(prefix: Uint8Array, place: SlotPlace, cursor: Uint8Array): Uint8Array {
+  const kind = cursor[0] === KeyKind.value ? KeyKind.value : KeyKind.session;
+  return Buffer.concat([slotKey(prefix, place, kind, cursor.subarray(1)), Buffer.of(0)]);
+}
+
+/**
+ * The changes of a migration behind `after`, whole ones only, and one even if it is larger than
+ * `bytesMax`. Undefined when there is none.
+ */
+export async function changesPart(
+  source: ExportSource,
+  { migration, after }: { readonly migration: number; readonly after: number },
+  bytesMax: number,
+): Promise<ChunkPart | undefined> {
+  const { engine, prefix, slot, instance } = source;
+  const range = changesAfter(prefix, { slot, instance }, { migration, change: after });
+  const view = engine.iterate({ ...range, pageBytesMax: indexPageBytes, keysOnly: true });
+  const gathered = new Gathered();
+  try {
+    for (let page = await view.next(); page.length > 0; page = await view.next()) {
+      const entries = page.map(({ key }) => decodeChangeKey(key));
+      for (let at = 0; at < entries.length; at += readAhead) {
+        const some = entries.slice(at, at + readAhead);
+        const stored = await engine.getMany(
+          some.map(({ kind, key }) => slotKey(prefix, { slot, instance }, kind, key)),
+        );
+        for (const [n, entry] of some.entries()) {
+          gathered.add(entry, stored[n]);
+          if (gathered.bytes > bytesMax && gathered.hasWhole) return gathered.part(slot, after);
+        }
+      }
+    }
+    gathered.endChange();
+    return gathered.hasWhole ? gathered.part(slot, after) : undefined;
+  } finally {
+    await view.close();
+  }
+}
+
+/** Records by key, the newest of each; those of the last change, which may not be whole yet, apart. */
+class Gathered {
+  bytes = 0;
+  private whole = 0;
+  private last = 0;
+  private readonly records = new Map<string, MovedRecord>();
+  private readonly ofLast = new Map<string, MovedRecord>();
+
+  get hasWhole(): boolean {
+    return this.whole > 0;
+  }
+
+  add({ change, kind, key }: IndexedChange, stored: Uint8Array | undefined): void {
+    if (change > this.last) this.endChange();
+    this.last = change;
+    this.bytes += key.byteLength + (stored?.byteLength ?? 0);
+    // What is gone by now was removed by this change or by a later one, which is told again.
+    this.ofLast.set(
+      `${kind}/${Buffer.from(key).toString('latin1')}`,
+      stored === undefined ? { kind, key, change, stored } : storedRecord(kind, key, stored),
+    );
+  }
+
+  /** No more of the last one comes. */
+  endChange(): void {
+    for (const [name, record] of this.ofLast) this.records.set(name, record);
+    this.ofLast.clear();
+    this.whole = this.last;
+  }
+
+  part(slot: Slot, after: number): ChunkPart {
+    const progress = { kind: 'changes', after, through: this.whole } as const;
+    return { slot, progress, records: [...this.records.values()] };
+  }
+}
+
+function storedRecord(kind: RecordKind, key: Uint8Array, stored: Uint8Array): MovedRecord {
+  const change =
+    kind === KeyKind.value ? decodeValue(stored).revision : decodeSessionRecord(stored).change;
+  return { kind, key, change, stored };
+}
