@@ -9,7 +9,7 @@
  *   record = kind u8 (KeyKind; 128 added: removed), change u64, key, [stored]
  *   after, next, key, stored = length u32, bytes
  */
-import { ByteReader, ByteWriter } from '../bytes.js';
+import type { ByteReader, ByteWriter } from '../bytes.js';
 import { KeyKind } from '../../storage/index.js';
 import type { Slot } from '../router/slot.js';
 import type { RecordKind } from './change-index.js';
