@@ -2,19 +2,13 @@
  * A node's client side: the services behind the two doors of its client port, how they find the shard
  * of a slot, health, and the HTTP port.
  */
-import { groupId } from '../raft/index.js';
 
 import { BatchService, batchPath } from './api/batch-service.js';
 import { ClientListener, methodName } from './api/client-listener.js';
 import { Deadlines } from './api/deadlines.js';
 import { Dispatch, type OwnerHint, type Route } from './api/dispatch.js';
 import { GrpcDoor } from './api/grpc-door.js';
-import {
-  createGrpcServer,
-  kvService,
-  type AdminMethods,
-  type GrpcServer,
-} from './api/grpc-server.js';
+import { createGrpcServer, type AdminMethods, type GrpcServer } from './api/grpc-server.js';
 import { watchersMax } from './api/health.js';
 import { HttpEndpoint } from './api/http-endpoint.js';
 import { KvService } from './api/kv-service.js';
@@ -98,15 +92,17 @@ export class ClientPort {
       metrics: this.metrics(),
       notReady: () => options.picture.notReady(),
     });
+    const { health } = this.grpc;
     this.stopHealth = clock.every(healthEveryMs, () => {
-      this.updateHealth();
+      const replicas = options.parts.shards.all().map(({ group }) => group);
+      health.update(options.picture.notReady() === undefined, replicas);
     });
   }
 
   /** Tells whoever asks for its health to go elsewhere; it goes on answering. */
   leave(): void {
     this.stopHealth();
-    for (const name of this.grpc?.health.names() ?? []) this.grpc?.health.set(name, 'NOT_SERVING');
+    this.grpc?.health.leave();
   }
 
   /** Lets calls end for a moment. */
@@ -173,18 +169,6 @@ export class ClientPort {
     const local = record && shards.get(record.id)?.shard;
     const node = local ? local.leaderNode : record && view.remote(record).bestNode;
     return { shard, epoch, node };
-  }
-
-  private updateHealth(): void {
-    const health = this.grpc?.health;
-    if (health === undefined) return;
-    const { shards } = this.options.parts;
-    const serving = this.options.picture.notReady() === undefined;
-    for (const name of ['', kvService]) health.set(name, serving ? 'SERVING' : 'NOT_SERVING');
-    for (const { id, group } of shards.all())
-      health.setShard(id, !group.isRestoring && group.leaderNode !== undefined);
-    for (const id of health.shards.keys())
-      if (shards.get(groupId(id)) === undefined) health.setShard(id, undefined);
   }
 
   private metrics(): Metrics {

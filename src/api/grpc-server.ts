@@ -68,9 +68,6 @@ export interface GrpcServerOptions {
 /** How long a stream's client may leave replies unread before its stream is cancelled, ms. */
 const unreadMsMax = 30_000;
 
-/** The name of the service under which health is asked for. */
-export const kvService = 'quorate.v1.KV';
-
 export interface GrpcServer {
   readonly server: Server;
   readonly health: Health;
@@ -91,7 +88,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     },
   });
   const health = new Health();
-  for (const name of ['', kvService]) health.set(name, 'NOT_SERVING');
+  health.update(false, []);
   health.addTo(server);
   const files = loadSync([...protoFiles], { includeDirs: [protoFolder] });
   new ReflectionService(files).addToServer(server);

@@ -6,7 +6,7 @@ import { status, type ServerUnaryCall, type ServerWritableStream } from '@grpc/g
 import type { sendUnaryData, Server, ServiceDefinition } from '@grpc/grpc-js';
 import { service } from 'grpc-health-check';
 
-export type ServingStatus = 'SERVING' | 'NOT_SERVING';
+type ServingStatus = 'SERVING' | 'NOT_SERVING';
 
 interface HealthRequest {
   readonly service: string;
@@ -16,19 +16,24 @@ interface HealthReply {
 }
 type WatchCall = ServerWritableStream<HealthRequest, HealthReply>;
 
+/** What the node as a whole is called. */
+const nodeServices = ['', 'quorate.v1.KV'];
+
 /** Watchers of all names together. */
 export const watchersMax = 1000;
 
+/** What health asks of a replica of a shard. */
+export interface ReplicaState {
+  readonly id: number;
+  readonly isRestoring: boolean;
+  readonly leaderNode: number | undefined;
+}
+
 export class Health {
   /** Whether each replica of this node can serve. */
-  readonly shards: ReadonlyMap<number, boolean>;
-  private readonly shardsServe = new Map<number, boolean>();
+  private readonly shards = new Map<number, boolean>();
   private readonly statuses = new Map<string, ServingStatus>();
   private readonly watchers = new Set<WatchCall>();
-
-  constructor() {
-    this.shards = this.shardsServe;
-  }
 
   addTo(server: Server): void {
     const definition: ServiceDefinition = service;
@@ -51,30 +56,40 @@ export class Health {
     });
   }
 
-  names(): readonly string[] {
-    return [...this.statuses.keys()];
-  }
-
   /** How many calls are told of changes. */
   get watching(): number {
     return this.watchers.size;
   }
 
-  /** Undefined: there is no such service any more. Costs nothing when it changes nothing. */
-  set(name: string, serves: ServingStatus | undefined): void {
+  /** What is so now; called again and again. `serving`: the node as a whole. */
+  update(serving: boolean, replicas: readonly ReplicaState[]): void {
+    for (const name of nodeServices) this.set(name, statusOf(serving));
+    for (const { id, isRestoring, leaderNode } of replicas)
+      this.setShard(id, !isRestoring && leaderNode !== undefined);
+    if (this.shards.size <= replicas.length) return;
+    const present = new Set(replicas.map(({ id }) => id));
+    for (const id of this.shards.keys()) if (!present.has(id)) this.setShard(id, undefined);
+  }
+
+  /** The node is about to stop. */
+  leave(): void {
+    for (const name of this.statuses.keys()) this.set(name, 'NOT_SERVING');
+  }
+
+  /** Undefined: the replica has left this node. Costs nothing when it changes nothing. */
+  private setShard(id: number, serves: boolean | undefined): void {
+    if (this.shards.get(id) === serves) return;
+    if (serves === undefined) this.shards.delete(id);
+    else this.shards.set(id, serves);
+    this.set(`shard/${id}`, serves === undefined ? undefined : statusOf(serves));
+  }
+
+  /** Undefined: there is no such service any more. */
+  private set(name: string, serves: ServingStatus | undefined): void {
     if (this.statuses.get(name) === serves) return;
     if (serves === undefined) this.statuses.delete(name);
     else this.statuses.set(name, serves);
     for (const call of this.watchers) if (call.request.service === name) this.tell(call);
-  }
-
-  /** Undefined: the replica has left this node. Called for each of them again and again: cheap. */
-  setShard(id: number, serves: boolean | undefined): void {
-    if (this.shardsServe.get(id) === serves) return;
-    if (serves === undefined) this.shardsServe.delete(id);
-    else this.shardsServe.set(id, serves);
-    const serving = serves === true ? 'SERVING' : 'NOT_SERVING';
-    this.set(`shard/${id}`, serves === undefined ? undefined : serving);
   }
 
   private watch(call: WatchCall): void {
@@ -94,4 +109,8 @@ export class Health {
   private tell(call: WatchCall): void {
     call.write({ status: this.statuses.get(call.request.service) ?? 'SERVICE_UNKNOWN' });
   }
+}
+
+function statusOf(serves: boolean): ServingStatus {
+  return serves ? 'SERVING' : 'NOT_SERVING';
 }

@@ -93,18 +93,24 @@ export class TopologyFeed {
     if (endpoint === undefined) return;
     this.endWatch();
     this.watchedSinceMs = clock.monotonicMs();
+    const onEnd = (reason: string): void => {
+      log('warn', { endpoint, reason }, 'the watch of the topology ended: another node is next');
+      this.stopWatch = undefined;
+    };
     this.stopWatch = watchTopology({
       endpoint,
       request: { fromVersion: view.version, withDocument: true },
       after: (ms, fire) => clock.after(ms, fire),
       holdsProcess: true,
       onEvent: (event) => {
-        this.take(event);
+        try {
+          this.take(event);
+        } catch (error) {
+          this.endWatch();
+          onEnd(`it told what cannot be read: ${String(error)}`);
+        }
       },
-      onEnd: (reason) => {
-        log('warn', { endpoint, reason }, 'the watch of the topology ended: another node is next');
-        this.stopWatch = undefined;
-      },
+      onEnd,
     });
   }
 
@@ -118,6 +124,7 @@ export class TopologyFeed {
     return sources[this.turn++ % Math.max(1, sources.length)];
   }
 
+  /** Throws for a document that is none: of another version of this program, or damaged. */
   private take({ topology }: WatchEvent): void {
     const { view, onTopology } = this.options;
     if (!topology || topology.version <= view.version) return;
