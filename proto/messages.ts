@@ -227,6 +227,31 @@ export interface TopologyReply {
   metadataNodes: number[];
   operations: OperationInfo[];
   settings: SettingInfo[];
+  migrations: MigrationInfo[];
+}
+
+export interface MigrationInfo {
+  migrationId: number;
+  source: number;
+  target: number;
+  slots: SlotSpanMessage[];
+  slotCount: number;
+  state: string;
+  hasRun: boolean;
+  bytesPerSecond: number;
+  bytesPerSecondNow: number;
+  reason: string;
+  moved: number;
+  keys: number;
+  bytes: number;
+  freezeMsMax: number;
+  sinceMs: number;
+  endedMs: number;
+}
+
+export interface SlotSpanMessage {
+  first: number;
+  last: number;
 }
 
 export interface JoinRequest {

@@ -5,14 +5,16 @@ import type {
   GetTopologyRequest,
   InitClusterRequest,
   JoinRequest,
+  MigrationInfo,
   ReplicaHashRequest,
   StatusReply,
   TakeHashRequest,
   TopologyReply,
   TransferLeaderRequest,
 } from '../../proto/messages.js';
-import { describeSettings } from '../meta/settings.js';
-import type { Topology } from '../meta/topology.js';
+import { describeSettings, settingOf } from '../meta/settings.js';
+import { countSlots } from '../meta/slot-spans.js';
+import type { MigrationRecord, Topology } from '../meta/topology.js';
 import type { AdminGroup, GroupDoor } from './group-door.js';
 import type { AdminMethods } from './grpc-server.js';
 
@@ -68,6 +70,7 @@ function knownReply({ clusterId, version }: Topology): TopologyReply {
     metadataNodes: [],
     operations: [],
     settings: [],
+    migrations: [],
   };
   return { clusterId, version, ...nothing, document: '' };
 }
@@ -103,8 +106,35 @@ export function topologyReply(topology: Topology): TopologyReply {
       state,
       progress,
       sinceMs,
-      node,
+      node: node ?? 0,
     })),
-    settings: describeSettings(settings).map((setting) => ({ ...setting })),
+    settings: describeSettings(settings).map(({ since: _, ...setting }) => setting),
+    migrations: topology.migrations.map((each) => migrationInfo(topology, each)),
+  };
+}
+
+function migrationInfo(topology: Topology, migration: MigrationRecord): MigrationInfo {
+  const { id, source, target, slots, state, hasRun, bytesPerSecond, reason } = migration;
+  const { moved, keys, bytes, freezeMsMax, sinceMs, endedMs } = migration;
+  return {
+    migrationId: id,
+    source,
+    target,
+    slots: slots.map(({ first, last }) => ({ first, last })),
+    slotCount: countSlots(slots),
+    state,
+    hasRun,
+    bytesPerSecond,
+    bytesPerSecondNow:
+      bytesPerSecond === 0
+        ? settingOf(topology.settings, 'migrationBytesPerSecond')
+        : bytesPerSecond,
+    reason,
+    moved,
+    keys,
+    bytes,
+    freezeMsMax,
+    sinceMs,
+    endedMs,
   };
 }

@@ -1,7 +1,7 @@
 /** How a new node comes to its id: it asks the nodes it was told about until one of them answers. */
 import type { JoinRequest } from '../../proto/messages.js';
 import { KvError } from '../errors.js';
-import type { Topology } from '../meta/topology.js';
+import { parseTopology, type Topology } from '../meta/topology.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { NodeLink } from './node-link.js';
@@ -29,15 +29,14 @@ export interface JoiningOptions {
 export function joinCluster(request: JoinRequest, options: JoiningOptions): Promise<Joined> {
   return persevere(options, async (address) => {
     const { nodeId, topology } = await options.link.join(address, request);
-    return { nodeId, topology: JSON.parse(topology?.document ?? '') as Topology };
+    return { nodeId, topology: parseTopology(topology?.document ?? '') };
   });
 }
 
 /** The topology, from whichever node answers first; rejects after a minute. */
 export function fetchTopology(options: JoiningOptions): Promise<Topology> {
-  return persevere(
-    options,
-    async (address) => JSON.parse((await options.link.topology(address)).document) as Topology,
+  return persevere(options, async (address) =>
+    parseTopology((await options.link.topology(address)).document),
   );
 }
 

@@ -9,7 +9,7 @@
 import { watchTopology } from '../../proto/topology-watch.js';
 import type { WatchEvent } from '../../proto/messages.js';
 import type { ClusterView } from '../cluster/cluster-view.js';
-import type { Topology } from '../meta/topology.js';
+import { parseTopology, type Topology } from '../meta/topology.js';
 import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { NodeLink } from './node-link.js';
@@ -130,7 +130,7 @@ export class TopologyFeed {
     if (!topology || topology.version <= view.version) return;
     // An address that was a node's may be one of another cluster by now.
     if (view.version > 0 && topology.clusterId !== view.topology.clusterId) return;
-    onTopology(JSON.parse(topology.document) as Topology);
+    onTopology(parseTopology(topology.document));
   }
 
   private askUnasked(): void {

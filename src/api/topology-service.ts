@@ -157,7 +157,9 @@ export class TopologyService {
     const { bytes } = this.encoded;
     const reply = (): TopologyReply => {
       const whole = topologyReply(topology);
-      return withDocument ? whole : { ...whole, document: '', operations: [], settings: [] };
+      return withDocument
+        ? whole
+        : { ...whole, document: '', operations: [], settings: [], migrations: [] };
     };
     return (bytes[Number(withDocument)] ??= eventCodec.encode({ topology: reply() }));
   }

@@ -215,6 +215,8 @@ function sentenceOf(command: MetaCommand): string {
       return `shard ${command.shard} gets one more replica, on node ${command.node}`;
     case 'setMetadata':
       return `the metadata group moves to nodes ${command.nodes.join(', ')}`;
+    case 'removeShard':
+      return `shard ${command.shard} has no slots any more and is removed`;
     case 'endOperation':
       return `operation ${command.id} is ${command.state}: ${command.progress}`;
     default:

@@ -28,6 +28,7 @@ import {
   type Topology,
 } from '../meta/topology.js';
 import { nextMetadata, type MetadataSurroundings } from './metadata-members.js';
+import { decideReshapes } from './shard-reshapes.js';
 
 /** Whether this node has a connection to another one; itself counts as connected. */
 export type Sight =
@@ -78,6 +79,7 @@ export function decide(situation: Situation): readonly MetaCommand[] {
   for (const operation of plan.topology.operations)
     if (operation.state === 'running' && operation.kind === 'drainNode')
       decideDrain(plan, operation);
+  decideReshapes(plan);
   return plan.commands;
 }
 
@@ -410,6 +412,7 @@ function decideMetadata(plan: Plan): void {
 
 function decideDrain(plan: Plan, { id, node }: OperationRecord): void {
   const { topology } = plan;
+  if (node === undefined) return;
   const left = topology.shards.filter((shard) =>
     presentReplicas(topology, shard).some((each) => each.node === node),
   );

@@ -208,6 +208,8 @@ export class LocalShards {
     if (this.closed) return [];
     return [...this.replicas]
       .filter(([id, group]) => {
+        // The shard is gone, with a word about it: there is nothing left to lead.
+        if (topology.removedShards.includes(id)) return true;
         if (!isUnnamed(topology, id, group.replica) || group.isLeader) return false;
         const { membership, outdatedBy } = group.status();
         const looks = this.unnamed.get(group.replica) ?? 0;

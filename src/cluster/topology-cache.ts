@@ -4,7 +4,7 @@
  */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Topology } from '../meta/topology.js';
+import { parseTopology, type Topology } from '../meta/topology.js';
 
 const fileName = 'topology.json';
 
@@ -12,7 +12,7 @@ const fileName = 'topology.json';
 export function readTopologyCache(directory: string): Topology | undefined {
   try {
     // Written by this program, whole or not at all.
-    return JSON.parse(readFileSync(join(directory, fileName), 'utf8')) as Topology;
+    return parseTopology(readFileSync(join(directory, fileName), 'utf8'));
   } catch {
     return undefined;
   }

@@ -6,8 +6,22 @@
  * by one; a repetition of what is so already, and a refusal, leave the very same value.
  */
 import { applyInit } from './cluster-birth.js';
-import type { MetaCommand, MetaResult, ReceivedCommand } from './commands.js';
+import {
+  commandVersion,
+  type MetaCommand,
+  type MetaResult,
+  type ReceivedCommand,
+} from './commands.js';
 import { changed, refused, unchanged, type Effect } from './effect.js';
+import {
+  applyEndMigration,
+  applyFailMigration,
+  applyMoveSlots,
+  applySetMigration,
+  applyStartMigrations,
+  applyThrottleMigration,
+} from './migration-commands.js';
+import { promoted } from './migrations.js';
 import {
   applyAddNode,
   applyDrain,
@@ -28,6 +42,7 @@ import {
   applySetLeader,
   applySetMetadata,
 } from './shard-commands.js';
+import { applyMergeShard, applyRemoveShard, applySplitShard } from './shard-reshaping.js';
 import type { Topology } from './topology.js';
 
 export interface Application {
@@ -37,9 +52,9 @@ export interface Application {
 
 export function applyCommand(
   topology: Topology,
-  { command, ifVersion }: ReceivedCommand,
+  { command, ifVersion, version: written = commandVersion }: ReceivedCommand,
 ): Application {
-  const effect = problemOfVersion(topology, ifVersion) ?? effectOf(topology, command);
+  const effect = problemOfVersion(topology, ifVersion) ?? effectOf(topology, command, written);
   const { version } = topology;
   switch (effect.kind) {
     case 'refused':
@@ -53,7 +68,7 @@ export function applyCommand(
       // Later than both: a recovery leaps ahead by more than one.
       const next = effect.topology.version + 1;
       return {
-        topology: { ...effect.topology, version: next },
+        topology: { ...promoted(effect.topology), version: next },
         result: { kind: 'done', changed: true, version: next, issued: effect.issued },
       };
     }
@@ -79,7 +94,8 @@ function problemOfVersion(
       );
 }
 
-function effectOf(topology: Topology, command: MetaCommand): Effect {
+/** `written`: the version of the command (rule D16). */
+function effectOf(topology: Topology, command: MetaCommand, written: number): Effect {
   if (command.kind === 'init') return applyInit(topology, command);
   if (topology.version === 0)
     return refused('noCluster', 'there is no cluster yet: begin with `quorate cluster init`');
@@ -109,7 +125,7 @@ function effectOf(topology: Topology, command: MetaCommand): Effect {
     case 'createShard':
       return applyCreateShard(topology, command);
     case 'setSetting':
-      return applySetSetting(topology, command);
+      return applySetSetting(topology, command, written);
     case 'endOperation':
       return applyEndOperation(topology, command);
     case 'setMetadata':
@@ -118,15 +134,34 @@ function effectOf(topology: Topology, command: MetaCommand): Effect {
       return unchanged();
     case 'recoverGroup':
       return applyRecoverGroup(topology, command);
+    case 'startMigrations':
+      return applyStartMigrations(topology, command);
+    case 'setMigration':
+      return applySetMigration(topology, command);
+    case 'throttleMigration':
+      return applyThrottleMigration(topology, command);
+    case 'moveSlots':
+      return applyMoveSlots(topology, command);
+    case 'failMigration':
+      return applyFailMigration(topology, command);
+    case 'endMigration':
+      return applyEndMigration(topology, command);
+    case 'removeShard':
+      return applyRemoveShard(topology, command);
+    case 'mergeShard':
+      return applyMergeShard(topology, command);
+    case 'splitShard':
+      return applySplitShard(topology, command);
   }
 }
 
 function applySetSetting(
   topology: Topology,
   { name, value }: { readonly name: string; readonly value: number },
+  written: number,
 ): Effect {
   const { settings } = topology;
-  const problem = problemOfSetting(settings, name, value);
+  const problem = problemOfSetting(settings, { name, value }, written);
   if (problem !== undefined) return refused('badSetting', problem);
   if (settings[name] === value) return unchanged();
   return changed({ ...topology, settings: { ...settings, [name]: value } });

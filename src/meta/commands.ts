@@ -8,9 +8,14 @@
  * So a command of the wrong shape must not reach the log: encoding checks it as well.
  */
 import { z } from 'zod';
+import { settingSince } from './settings.js';
 
-/** 1 is the first; raised when a kind is added or the meaning of one changes. */
-const commandVersion = 1;
+/**
+ * 1 is the first; raised when a kind is added or the meaning of one changes. A command is written with
+ * the lowest version in which it means what it means now: programs that know no higher one go on until
+ * something new is asked for. 2: migrations, with their settings; the members of a recovered group.
+ */
+export const commandVersion = 2;
 
 const number = z.number();
 const text = z.string();
@@ -107,6 +112,66 @@ const recoverGroup = z.strictObject({
   members: z.array(z.strictObject({ replica: number, node: number })).min(1),
 });
 
+const slots = z.array(z.strictObject({ first: number, last: number }).readonly()).readonly();
+const count = number.int().nonnegative();
+
+const startMigrations = z.strictObject({
+  kind: z.literal('startMigrations'),
+  /** Each becomes a migration, or none does. */
+  moves: z.array(z.strictObject({ slots, source: number, target: number }).readonly()).readonly(),
+  nowMs,
+});
+const setMigration = z.strictObject({
+  kind: z.literal('setMigration'),
+  id: number,
+  action: z.enum(['pause', 'resume', 'cancel']),
+  reason: text,
+  nowMs,
+});
+const throttleMigration = z.strictObject({
+  kind: z.literal('throttleMigration'),
+  id: number,
+  /** 0: the setting holds. */
+  bytesPerSecond: number,
+});
+/** Said by the source: it has handed these slots over. What went with them, and how long they stood still. */
+const moveSlots = z.strictObject({
+  kind: z.literal('moveSlots'),
+  id: number,
+  slots,
+  keys: count,
+  bytes: count,
+  freezeMs: count,
+  nowMs,
+});
+/** Said by the source: it gives up, and both sides drop what they have begun. */
+const failMigration = z.strictObject({
+  kind: z.literal('failMigration'),
+  id: number,
+  reason: text,
+});
+/** Said by the source: nothing is left of what was begun. */
+const endMigration = z.strictObject({ kind: z.literal('endMigration'), id: number, nowMs });
+/** A shard without slots. */
+const removeShard = z.strictObject({ kind: z.literal('removeShard'), shard: number });
+/** All its slots go to other shards, and then it is removed. */
+const mergeShard = z.strictObject({
+  kind: z.literal('mergeShard'),
+  shard: number,
+  into: z.array(number).readonly(),
+  nowMs,
+});
+/** Equal shares of its slots go to new shards. */
+const splitShard = z.strictObject({
+  kind: z.literal('splitShard'),
+  shard: number,
+  /** How many shards it becomes, itself among them. */
+  into: number,
+  /** Replicas of each new one; undefined: as many as it has. */
+  replication: number.exactOptional(),
+  nowMs,
+});
+
 const commandSchema = z
   .discriminatedUnion('kind', [
     init,
@@ -127,12 +192,34 @@ const commandSchema = z
     setMetadata,
     hash,
     recoverGroup,
+    startMigrations,
+    setMigration,
+    throttleMigration,
+    moveSlots,
+    failMigration,
+    endMigration,
+    removeShard,
+    mergeShard,
+    splitShard,
   ])
   .readonly();
 
+const kindsOfVersion2: ReadonlySet<string> = new Set<MetaCommand['kind']>([
+  'recoverGroup',
+  'startMigrations',
+  'setMigration',
+  'throttleMigration',
+  'moveSlots',
+  'failMigration',
+  'endMigration',
+  'removeShard',
+  'mergeShard',
+  'splitShard',
+]);
+
 const envelopeSchema = z
   .strictObject({
-    version: z.literal(commandVersion),
+    version: z.literal([1, commandVersion]),
     /** Only to be applied at this version of the topology; undefined: at any. */
     ifVersion: number.int().nonnegative().exactOptional(),
     command: commandSchema,
@@ -144,6 +231,8 @@ export type CommandOf<K extends MetaCommand['kind']> = Extract<MetaCommand, { re
 
 export interface ReceivedCommand {
   readonly command: MetaCommand;
+  /** That it was written with, and means what it meant then; undefined: the newest. */
+  readonly version?: number;
   readonly ifVersion?: number;
 }
 
@@ -153,6 +242,7 @@ export interface Issued {
   readonly shard?: number;
   readonly replica?: number;
   readonly operation?: number;
+  readonly migrations?: readonly number[];
 }
 
 export type RefusalReason =
@@ -186,6 +276,17 @@ export type RefusalReason =
   | 'operationRunning'
   | 'unknownOperation'
   | 'operationEnded'
+  | 'badSlots'
+  | 'badMove'
+  | 'badThrottle'
+  | 'badSplit'
+  | 'notOwner'
+  | 'slotMigrating'
+  | 'tooManyMigrations'
+  | 'unknownMigration'
+  | 'migrationEnded'
+  | 'migrationNotBegun'
+  | 'shardInUse'
   | 'versionMoved'
   | 'futureVersion';
 
@@ -217,17 +318,27 @@ export function parseMetaCommand(fields: unknown, now: number): MetaCommand {
 /** Throws for a command of the wrong shape (a weight that is no number, say). */
 export function encodeMetaCommand(command: MetaCommand, ifVersion?: number): Uint8Array {
   const envelope = envelopeSchema.parse({
-    version: commandVersion,
+    version: versionOf(command),
     ...(ifVersion === undefined ? {} : { ifVersion }),
     command,
   });
   return Buffer.from(JSON.stringify(envelope), 'utf8');
 }
 
+function versionOf(command: MetaCommand): number {
+  if (kindsOfVersion2.has(command.kind)) return 2;
+  return command.kind === 'setSetting' ? settingSince(command.name) : 1;
+}
+
 /** Throws for whatever this program does not know; then the node must stop (rule D16). */
 export function decodeMetaCommand(bytes: Uint8Array): ReceivedCommand {
   try {
-    return envelopeSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+    const received = envelopeSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+    const { kind } = received.command;
+    // Nobody writes that: who knows version 1 alone knows no such kind.
+    if (received.version === 1 && kindsOfVersion2.has(kind))
+      throw new Error(`${kind} is no command of version 1`);
+    return received;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new Error(

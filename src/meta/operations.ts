@@ -5,6 +5,7 @@
 import type { GroupId, NodeId } from '../../raft/index.js';
 import type { CommandOf } from './commands.js';
 import { changed, refused, unchanged, withNode, withShard, type Effect } from './effect.js';
+import { cancelled, openMigrations, withMigration } from './migrations.js';
 import {
   nodeOf,
   shardRecordOf,
@@ -18,7 +19,10 @@ import {
 const endedMax = 100;
 const progressLengthMax = 512;
 
-type Fresh = Pick<OperationRecord, 'kind' | 'what' | 'node' | 'to' | 'replacement'>;
+type Fresh = Pick<
+  OperationRecord,
+  'kind' | 'what' | 'node' | 'to' | 'replacement' | 'shard' | 'migrations'
+>;
 
 /** With `result` it is written down as done already. */
 export function openOperation(
@@ -60,21 +64,47 @@ export function applyEndOperation(topology: Topology, command: CommandOf<'endOpe
   if (operation.state === state && operation.progress === progress)
     return unchanged({ operation: id });
   const ended = withOperation(topology, { ...operation, state, progress });
-  return changed(afterwards(ended, operation, state, nowMs), { operation: id });
+  return changed(afterwards(ended, { ...operation, progress }, state, nowMs), { operation: id });
 }
 
 /** What the end of an operation brings about. */
 function afterwards(
   topology: Topology,
-  { replacement, kind, node }: OperationRecord,
+  { replacement, kind, node, migrations, progress }: OperationRecord,
   state: OperationRecord['state'],
   nowMs: number,
 ): Topology {
   const givenUp = state === 'failed' || state === 'cancelled';
   if (replacement !== undefined && givenUp) return takenBack(topology, replacement);
   // A drain that failed goes on to keep new replicas away; only who cancels it wants the node back.
-  if (kind === 'drainNode' && state === 'cancelled') return undrained(topology, node, nowMs);
+  if (kind === 'drainNode' && node !== undefined && state === 'cancelled')
+    return undrained(topology, node, nowMs);
+  // One that failed leaves the rest of its slots on their way: they are as good there.
+  if (migrations !== undefined && state === 'cancelled')
+    return cancelAll(topology, { migrations, reason: progress, nowMs });
   return topology;
+}
+
+function cancelAll(
+  topology: Topology,
+  {
+    migrations,
+    reason,
+    nowMs,
+  }: {
+    readonly migrations: readonly number[];
+    readonly reason: string;
+    readonly nowMs: number;
+  },
+): Topology {
+  return openMigrations(topology)
+    .filter(({ id }) => migrations.includes(id))
+    .reduce((next, each) => withMigration(next, cancelled(each, reason, nowMs)), topology);
+}
+
+/** The merge or the split of a shard that is under way: there is never more than one. */
+export function runningReshape(topology: Topology, id: GroupId): OperationRecord | undefined {
+  return topology.operations.find(({ shard, state }) => state === 'running' && shard === id);
 }
 
 /**
@@ -129,15 +159,15 @@ export function endReplacementsOf(topology: Topology, id: NodeId): Topology {
   return next;
 }
 
-/** The shard was recovered by force: its members are others now, and nothing is taken back. */
-export function endReplacementOf(topology: Topology, id: GroupId): Topology {
-  const progress = `shard ${id} was recovered by force`;
+/** The shard has other members by now, or none: nothing is taken back. */
+export function endReplacementOf(
+  topology: Topology,
+  id: GroupId,
+  end: Pick<OperationRecord, 'state' | 'progress'>,
+): Topology {
   return topology.operations
     .filter(({ state, replacement }) => state === 'running' && replacement?.shard === id)
-    .reduce(
-      (next, operation) => withOperation(next, { ...operation, state: 'failed', progress }),
-      topology,
-    );
+    .reduce((next, operation) => withOperation(next, { ...operation, ...end }), topology);
 }
 
 function withOperation(topology: Topology, operation: OperationRecord): Topology {

@@ -2,6 +2,13 @@
  * What a forced recovery (rule D07) means for the topology. The Raft group has its members already; the
  * record follows it, and the usual repair builds the others anew, under new ids, wherever there is
  * room. Whoever of the lost comes back finds that it has no place any more, and drops what it had.
+ *
+ * Open migrations of a shard that was recovered stay open: what is decided about each slot is in the
+ * log of the source, as much of it as its survivor has, and its leader goes on from there. Slots whose
+ * handover was recorded stay with the target in the map, whatever a recovered source has forgotten:
+ * the higher epoch holds (rule D31). A recovered target may have lost what was copied to it; then the
+ * source can hand nothing over, and fails the migration or is told to cancel it. The metadata group
+ * itself, recovered, may have forgotten that slots moved: it names their old owner then, who knows better.
  */
 import { groupId, nodeId, replicaId } from '../../raft/index.js';
 import type { CommandOf } from './commands.js';
@@ -40,7 +47,10 @@ export function applyRecoverGroup(topology: Topology, command: CommandOf<'recove
   if (isRefusal(shard)) return shard;
   const { next } = topology;
   const issued = Math.max(next.replica, ...replicas.map(({ replica }) => replica + 1));
-  const ended = endReplacementOf({ ...topology, next: { ...next, replica: issued } }, shard.id);
+  const ended = endReplacementOf({ ...topology, next: { ...next, replica: issued } }, shard.id, {
+    state: 'failed',
+    progress: `shard ${group} was recovered by force`,
+  });
   // One more while a replica was being replaced: the last of them is the one that may go.
   const stay = replicas.slice(0, shard.replication);
   return changed(withShard(ended, { ...shard, replicas: stay, generation }));
@@ -51,7 +61,7 @@ function recoverMetadata(
   metadata: readonly ReplicaRecord[],
   generation: number,
 ): Topology {
-  const { node, replica, shard, operation } = topology.next;
+  const { node, replica, shard, operation, migration } = topology.next;
   // Two recoveries that do not know of one another give out ids of different ranges.
   const leap = forgottenMax + (generation % forgottenMax);
   return {
@@ -65,6 +75,7 @@ function recoverMetadata(
       replica: replica + leap,
       shard: shard + leap,
       operation: operation + leap,
+      migration: migration + leap,
     },
   };
 }

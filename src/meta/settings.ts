@@ -4,6 +4,8 @@ interface Setting {
   readonly min: number;
   readonly max: number;
   readonly first: number;
+  /** The version of commands that it came with (rule D16); absent: 1. */
+  readonly since?: number;
   /** For people. */
   readonly meaning: string;
 }
@@ -32,6 +34,46 @@ const settings: ReadonlyMap<string, Setting> = new Map([
     'repairsMax',
     { min: 0, max: 64, first: 2, meaning: 'replicas that are rebuilt at one time; 0 pauses it' },
   ],
+  [
+    'migrationsMax',
+    {
+      min: 0,
+      max: 64,
+      first: 4,
+      since: 2,
+      meaning: 'migrations that run at one time; 0: no more are begun',
+    },
+  ],
+  [
+    'migrationBytesPerSecond',
+    {
+      min: 65_536,
+      max: 10_000_000_000,
+      first: 33_554_432,
+      since: 2,
+      meaning: 'the most that one migration copies, unless it is throttled by itself',
+    },
+  ],
+  [
+    'freezeMsMax',
+    {
+      min: 100,
+      max: 60_000,
+      first: 2_000,
+      since: 2,
+      meaning: 'how long a slot stands still for its handover before that is given up',
+    },
+  ],
+  [
+    'migrationGiveUpMs',
+    {
+      min: 1_000,
+      max: dayMs,
+      first: 60_000,
+      since: 2,
+      meaning: 'how long a migration may get nowhere before it fails',
+    },
+  ],
 ]);
 
 /** All there are, with what holds where `current` does. */
@@ -45,18 +87,38 @@ export function describeSettings(
   }));
 }
 
+/**
+ * What `init` writes down: settings that came later hold from the start without being written, so that
+ * the same command makes the same bytes in every version of the program.
+ */
 export function firstSettings(): Readonly<Record<string, number>> {
-  return Object.fromEntries([...settings].map(([name, { first }]) => [name, first]));
+  const known = [...settings].filter(([, { since = 1 }]) => since === 1);
+  return Object.fromEntries(known.map(([name, { first }]) => [name, first]));
 }
 
-/** What is wrong with setting `name` to `value` where `current` holds; undefined: nothing. */
+/** What holds. Throws RangeError for a name that is no setting. */
+export function settingOf(current: Readonly<Record<string, number>>, name: string): number {
+  const value = current[name] ?? settings.get(name)?.first;
+  if (value === undefined) throw new RangeError(`there is no setting '${name}'`);
+  return value;
+}
+
+/** The version of commands that a setting came with. */
+export function settingSince(name: string): number {
+  return settings.get(name)?.since ?? 1;
+}
+
+/**
+ * What is wrong with setting `name` to `value` where `current` holds; undefined: nothing. `version`: of
+ * the command, which knows no setting that came later.
+ */
 export function problemOfSetting(
   current: Readonly<Record<string, number>>,
-  name: string,
-  value: number,
+  { name, value }: { readonly name: string; readonly value: number },
+  version: number,
 ): string | undefined {
   const setting = settings.get(name);
-  if (setting === undefined)
+  if (setting === undefined || version < settingSince(name))
     return `there is no setting '${name}': use one of ${[...settings.keys()].join(', ')}`;
   const { min, max } = setting;
   if (!Number.isInteger(value) || value < min || value > max)

@@ -1,5 +1,5 @@
 /** Replicas of shards and of the metadata group: which there are to be. */
-import { groupId, replicaId } from '../../raft/index.js';
+import { groupId, replicaId, type GroupId } from '../../raft/index.js';
 import { notEnoughHosts, problemOfReplication, replicationMax } from './cluster-birth.js';
 import type { CommandOf, Refusal } from './commands.js';
 import {
@@ -127,7 +127,15 @@ export function applySetLeader(topology: Topology, command: CommandOf<'setLeader
 }
 
 export function applyCreateShard(topology: Topology, command: CommandOf<'createShard'>): Effect {
-  const { replication } = command;
+  const created = createShard(topology, command.replication);
+  return isRefusal(created) ? created : changed(created.topology, { shard: created.id });
+}
+
+/** One more shard, without slots. */
+export function createShard(
+  topology: Topology,
+  replication: number,
+): { readonly topology: Topology; readonly id: GroupId } | Refusal {
   const problem = problemOfReplication(replication);
   if (problem !== undefined) return problem;
   if (topology.shards.length >= shardsMax)
@@ -143,14 +151,14 @@ export function applyCreateShard(topology: Topology, command: CommandOf<'createS
     .map((node): ReplicaRecord => ({ replica: replicaId(replica++), node }));
   const id = groupId(topology.next.shard);
   const shard: ShardRecord = { id, replicas, replication, founders: replicas, birthSlots: [] };
-  return changed(
-    {
+  return {
+    topology: {
       ...topology,
       shards: [...topology.shards, shard],
       next: { ...topology.next, replica, shard: id + 1 },
     },
-    { shard: id },
-  );
+    id,
+  };
 }
 
 export function applySetMetadata(topology: Topology, command: CommandOf<'setMetadata'>): Effect {

@@ -10,6 +10,7 @@ import {
   type ReplicaId,
 } from '../../raft/index.js';
 import type { SlotMap, SlotRange } from './slot-map.js';
+import type { SlotSpan } from './slot-spans.js';
 
 /** `suspect` and `down`: its connections are gone, for short or long. `draining`: its replicas leave. */
 export type NodeState = 'up' | 'suspect' | 'down' | 'draining' | 'removed';
@@ -51,7 +52,7 @@ export interface ShardRecord {
    */
   readonly founders: readonly ReplicaRecord[];
   /** Slots it is given at its birth, at epoch 1; none for a shard that is to be filled by migrations. */
-  readonly birthSlots: readonly { readonly first: number; readonly last: number }[];
+  readonly birthSlots: readonly SlotSpan[];
   /** Of the Raft group; absent until it is recovered by force for the first time (rule D07). */
   readonly generation?: Generation;
 }
@@ -67,18 +68,54 @@ export interface Replacement {
 /** One thing that an operator or the cluster itself has begun, and how far it is. */
 export interface OperationRecord {
   readonly id: number;
-  readonly kind: 'replaceReplica' | 'drainNode' | 'removeNode';
+  readonly kind: 'replaceReplica' | 'drainNode' | 'removeNode' | 'mergeShard' | 'splitShard';
   /** For people: "shard 3: replica 12 on node 2 -> replica 31 on node 5". */
   readonly what: string;
-  /** The node that replicas leave. */
-  readonly node: NodeId;
+  /** The node that replicas leave; absent where slots move and no replicas. */
+  readonly node?: NodeId;
   /** Of `drainNode`: where they are to go, as far as that node can take them. Absent: anywhere. */
   readonly to?: NodeId;
   /** Of `replaceReplica` only: ended as failed or cancelled, `from` takes its place again. */
   readonly replacement?: Replacement;
+  /** Of `mergeShard` and `splitShard`: the shard that slots leave, and the migrations that take them. */
+  readonly shard?: GroupId;
+  readonly migrations?: readonly number[];
   readonly state: 'running' | 'done' | 'failed' | 'cancelled';
   readonly progress: string;
   readonly sinceMs: number;
+}
+
+/** What the states mean and how they follow one another: migrations.ts. */
+export type MigrationState =
+  'queued' | 'running' | 'paused' | 'cancelling' | 'failing' | 'done' | 'cancelled' | 'failed';
+
+/**
+ * Slots that change from one shard to another, each by itself. The decision about each slot is in the
+ * log of the source, whose leader drives the migration; here is what is wanted, and what it has said.
+ * Which slots have moved already is seen in the map: those that the target has.
+ */
+export interface MigrationRecord {
+  /** Issued once, for ever, and a later one is greater: the slots' data has it at the target (rule D25). */
+  readonly id: number;
+  readonly source: GroupId;
+  readonly target: GroupId;
+  /** Ascending, not touching. While it is open, each of them belongs to the source or the target. */
+  readonly slots: readonly SlotSpan[];
+  readonly state: MigrationState;
+  /** The source has heard of it: it ends only when the source says that nothing is left of it. */
+  readonly hasRun: boolean;
+  /** The most that is copied; 0: the setting `migrationBytesPerSecond` holds. */
+  readonly bytesPerSecond: number;
+  /** Why it was paused, cancelled or failed, for people. */
+  readonly reason: string;
+  /** Slots that were handed over, the keys and bytes that went with them, the longest freeze in ms. */
+  readonly moved: number;
+  readonly keys: number;
+  readonly bytes: number;
+  readonly freezeMsMax: number;
+  /** Milliseconds since 1970 of its start and its end; 0 while it is open. */
+  readonly sinceMs: number;
+  readonly endedMs: number;
 }
 
 export interface Topology {
@@ -101,12 +138,21 @@ export interface Topology {
   readonly settings: Readonly<Record<string, number>>;
   /** Running ones, and the last hundred that ended. */
   readonly operations: readonly OperationRecord[];
+  /** Open ones and the last hundred that ended, by id. No slot is in two open ones. */
+  readonly migrations: readonly MigrationRecord[];
+  /**
+   * Shards that were removed, the last thousand: their replicas go, whoever leads them. One that merely
+   * is not in `shards` may have been forgotten by a forced recovery of the metadata group (rule D07), and
+   * have slots.
+   */
+  readonly removedShards: readonly GroupId[];
   /** The next id of each kind; none is ever used twice. */
   readonly next: {
     readonly node: number;
     readonly replica: number;
     readonly shard: number;
     readonly operation: number;
+    readonly migration: number;
   };
 }
 
@@ -124,8 +170,16 @@ export const noCluster: Topology = {
   slots: [],
   settings: {},
   operations: [],
-  next: { node: 1, replica: 1, shard: 1, operation: 1 },
+  migrations: [],
+  removedShards: [],
+  next: { node: 1, replica: 1, shard: 1, operation: 1, migration: 1 },
 };
+
+/** From JSON of this program, or of one that knew less. Throws for what is no JSON. */
+export function parseTopology(text: string): Topology {
+  const known = JSON.parse(text) as Topology;
+  return { ...noCluster, ...known, next: { ...noCluster.next, ...known.next } };
+}
 
 /** The node with this id; undefined for one that never was. */
 export function nodeOf(topology: Topology, id: number): NodeRecord | undefined {

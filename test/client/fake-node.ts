@@ -146,7 +146,7 @@ export class FakeNode {
 
   get topology(): TopologyReply {
     const { version, slots, nodes, shards } = this;
-    const rest = { document: '', metadataNodes: [], operations: [], settings: [] };
+    const rest = { document: '', metadataNodes: [], operations: [], settings: [], migrations: [] };
     return { clusterId: 'fake', version, nodes, shards, slots, ...rest };
   }
 

@@ -156,6 +156,7 @@ describe('hints of a client', () => {
             metadataNodes: [],
             operations: [],
             settings: [],
+            migrations: [],
           };
           routes.useTopology({ ...rest, version: 1, slots: ranges });
           for (const each of [...slots, ...firsts]) {

@@ -161,7 +161,14 @@ describe('the topology that a client keeps', () => {
 
 describe('D31: hints about the owner of a slot', () => {
   const range = { first: 0, last: slotCount - 1, shardId: 1 };
-  const rest = { nodes: [], shards: [], metadataNodes: [], operations: [], settings: [] };
+  const rest = {
+    nodes: [],
+    shards: [],
+    metadataNodes: [],
+    operations: [],
+    settings: [],
+    migrations: [],
+  };
   const topology = (version: number, epoch: number): Parameters<Routes['useTopology']>[0] => ({
     clusterId: 'c',
     document: '',

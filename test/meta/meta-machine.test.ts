@@ -7,6 +7,7 @@ import {
   type MetaCommand,
   type MetaResult,
 } from '../../src/meta/meta-machine.js';
+import { changedPieces } from '../../src/meta/topology-pieces.js';
 import { noCluster } from '../../src/meta/topology.js';
 import { clusterOf, firstNodes, initOf, joinOf, reasonOf } from './clusters.js';
 
@@ -66,6 +67,11 @@ function textOf(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString();
 }
 
+function moved(id: number, slot: number): MetaCommand {
+  const slots = [{ first: slot, last: slot }];
+  return { kind: 'moveSlots', id, slots, keys: 3, bytes: 500, freezeMs: 12, nowMs: 9 };
+}
+
 /** A bit of everything, with every kind of piece written, changed and deleted. */
 const history: readonly MetaCommand[] = [
   initOf(firstNodes(4), { shards: 5 }),
@@ -78,6 +84,31 @@ const history: readonly MetaCommand[] = [
   { kind: 'createShard', replication: 2 },
   { kind: 'setMetadata', nodes: [1, 3, 5] },
   { kind: 'setWeight', node: 99, weight: 5 },
+  { kind: 'setSetting', name: 'migrationsMax', value: 1 },
+  {
+    kind: 'startMigrations',
+    moves: [
+      {
+        slots: [
+          { first: 10, last: 11 },
+          { first: 0, last: 0 },
+        ],
+        source: 1,
+        target: 2,
+      },
+      { slots: [{ first: 2000, last: 2100 }], source: 1, target: 6 },
+    ],
+    nowMs: 8,
+  },
+  moved(1, 0),
+  { kind: 'setMigration', id: 1, action: 'cancel', reason: 'changed my mind', nowMs: 9 },
+  { kind: 'endMigration', id: 1, nowMs: 10 },
+  { kind: 'throttleMigration', id: 2, bytesPerSecond: 4096 },
+  moved(2, 2050),
+  { kind: 'splitShard', shard: 3, into: 3, nowMs: 11 },
+  { kind: 'mergeShard', shard: 4, into: [5], nowMs: 12 },
+  { kind: 'createShard', replication: 1 },
+  { kind: 'removeShard', shard: 9 },
   ...Array.from({ length: 60 }, (): MetaCommand[] => [
     { kind: 'drain', node: 3, nowMs: 6 },
     { kind: 'undrain', node: 3, nowMs: 7 },
@@ -175,9 +206,10 @@ describe('state machine of the metadata group', () => {
 
   const bad: readonly (readonly [string, string])[] = [
     ['no JSON', '{"version":1'],
-    ['another version', textOf(initNamed('x')).replace('"version":1', '"version":2')],
+    ['another version', textOf(initNamed('x')).replace('"version":1', '"version":3')],
     ['no version', textOf(initNamed('x')).replace('"version":1,', '')],
     ['another kind', '{"version":1,"command":{"kind":"paint","node":1}}'],
+    ['a kind that its version has not', '{"version":1,"command":{"kind":"removeShard","shard":1}}'],
     ['a field of a newer program', textOf(initNamed('x')).replace('{', '{"colour":"red",')],
     ['a part of a newer program', textOf(initNamed('x')).replace('"weight"', '"a":1,"weight"')],
     ['nothing', ''],
@@ -195,6 +227,43 @@ describe('state machine of the metadata group', () => {
       expect(machine.topology.version).to.equal(0);
     });
   }
+
+  it('D16: writes a command with the lowest version that means it, and reads what older programs wrote', async () => {
+    const versionOf = (command: MetaCommand): string | undefined =>
+      /"version":(\d+)/.exec(textOf(encodeMetaCommand(command)))?.[1];
+    expect(versionOf({ kind: 'setSetting', name: 'repairsMax', value: 5 })).to.equal('1');
+    expect(versionOf({ kind: 'setSetting', name: 'migrationsMax', value: 5 })).to.equal('2');
+    expect(versionOf({ kind: 'removeShard', shard: 1 })).to.equal('2');
+
+    const engine = new MemoryEngine();
+    const machine = await open(engine);
+    const older = (command: MetaCommand): Uint8Array =>
+      Buffer.from(JSON.stringify({ version: 1, command }));
+    await apply(machine, engine, [initNamed('one')]);
+    const setting = older({ kind: 'setSetting', name: 'migrationsMax', value: 5 });
+    expect(reasonOf(await resultOf(machine, engine, setting))).to.equal('badSetting');
+  });
+
+  it('D16: writes pieces that a program without migrations reads, until there is one', async () => {
+    const engine = new MemoryEngine();
+    const machine = await open(engine);
+    const formatOf = (): unknown => {
+      const head = changedPieces(noCluster, machine.topology).get('map/head') ?? '';
+      return (JSON.parse(head) as Record<string, unknown>)['format'];
+    };
+    const [init] = history;
+    if (init === undefined) throw new Error('no history');
+    for (const command of [init, ...history.slice(1)]) {
+      const before = formatOf();
+      await apply(machine, engine, [encodeMetaCommand(command)]);
+      const isNew = machine.topology.next.migration > 1;
+      expect(formatOf(), `after ${command.kind}, before it ${String(before)}`).to.equal(
+        isNew ? 2 : 1,
+      );
+      if (isNew) break;
+    }
+    expect(formatOf()).to.equal(2);
+  });
 
   it('D16: a command of the wrong shape is refused by its proposer, before it is in the log', () => {
     for (const weight of [Number.NaN, Number.POSITIVE_INFINITY])

@@ -33,7 +33,7 @@ describe('D07: the topology after a recovery', () => {
     const now = recovered(three, 0, 1);
     expect(now.metadata).to.have.length(1);
     expect(now.version).to.be.greaterThan(three.version + 1_000_000);
-    for (const kind of ['node', 'replica', 'shard', 'operation'] as const)
+    for (const kind of ['node', 'replica', 'shard', 'operation', 'migration'] as const)
       expect(now.next[kind]).to.equal(three.next[kind] + 1_000_001);
   });
 

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
-import type { MetaCommand, RefusalReason } from '../../src/meta/commands.js';
-import { noCluster, type Topology } from '../../src/meta/topology.js';
+import type { MetaCommand } from '../../src/meta/commands.js';
+import { noCluster } from '../../src/meta/topology.js';
 import {
   after,
   apply,
@@ -12,22 +12,7 @@ import {
   joinOf,
   reasonOf,
 } from './clusters.js';
-import { deeplyFrozen } from './topology-check.js';
-
-type Row = readonly [name: string, command: MetaCommand, reason: RefusalReason, says: string];
-
-function refuses(topology: Topology, rows: readonly Row[]): void {
-  deeplyFrozen(topology);
-  for (const [name, command, reason, says] of rows) {
-    it(`refuses ${name} (${reason}) and changes nothing`, () => {
-      const { topology: left, result } = apply(topology, command);
-      expect(reasonOf(result)).to.equal(reason);
-      expect(result.kind === 'refused' ? result.message : '').to.contain(says);
-      expect(result.version).to.equal(topology.version);
-      expect(left).to.equal(topology);
-    });
-  }
-}
+import { refuses } from './refusal-rows.js';
 
 const three = firstNodes(3);
 const onOneHost = three.map((node) => ({ ...node, labels: { host: 'a' } }));
@@ -112,7 +97,13 @@ describe('init of a cluster', () => {
   it('D01: issues replica ids above those of the metadata group, each once', () => {
     const ids = cluster.shards.flatMap(({ replicas }) => replicas.map(({ replica }) => replica));
     expect(ids).to.deep.equal(ids.map((_, at) => at + 4));
-    expect(cluster.next).to.deep.equal({ node: 4, replica: 16, shard: 5, operation: 1 });
+    expect(cluster.next).to.deep.equal({
+      node: 4,
+      replica: 16,
+      shard: 5,
+      operation: 1,
+      migration: 1,
+    });
   });
 });
 

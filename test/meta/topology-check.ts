@@ -1,9 +1,11 @@
 /** What must hold of every topology, and from each one to the next: checked the slow, obvious way. */
 import { expect } from 'chai';
 import { slotCount } from '../../src/router/slot.js';
+import { settingOf } from '../../src/meta/settings.js';
 import {
   hostOf,
   nodeOf,
+  type MigrationRecord,
   type NodeRecord,
   type ReplicaRecord,
   type Topology,
@@ -14,14 +16,25 @@ export class TopologyCheck {
   private readonly replicas = new Map<number, string>();
   private readonly nodes = new Map<number, string>();
   private readonly shards = new Map<number, string>();
+  private readonly migrations = new Map<number, string>();
+  /** Of each slot. */
+  private readonly owners = new Uint32Array(slotCount);
+  private readonly epochs = new Uint32Array(slotCount);
+  private before: Topology | undefined;
 
   check(topology: Topology): void {
-    this.checkSlots(topology);
+    const { before } = this;
+    // Values are never changed in place: what is the same was checked.
+    if (topology.slots !== before?.slots) this.checkSlots(topology);
     this.checkNodes(topology);
     this.checkShards(topology);
     this.checkReplicas(topology.metadata, 'metadata', topology);
     expect(topology.metadata, 'metadata replicas').to.not.equal([]);
     this.checkOperations(topology);
+    if (topology.slots !== before?.slots || topology.migrations !== before.migrations)
+      this.checkMigrations(topology);
+    if (before !== undefined) checkPromotions(before, topology);
+    this.before = topology;
   }
 
   /** Owned exactly once, by a shard that is there; one way to write it down. */
@@ -35,8 +48,18 @@ export class TopologyCheck {
       const before = slots[at - 1];
       expect(before?.shard === shard && before.epoch === epoch, 'ranges joined').to.equal(false);
       next = last + 1;
+      for (let slot = first; slot <= last; slot++) this.checkOwner(slot, shard, epoch);
     });
     expect(next, 'all slots').to.equal(slotCount);
+  }
+
+  /** An epoch never falls, and is one ownership. */
+  private checkOwner(slot: number, shard: number, epoch: number): void {
+    const [owner = 0, known = 0] = [this.owners[slot], this.epochs[slot]];
+    if (epoch < known || (epoch === known && owner !== shard))
+      expect.fail(`slot ${slot}: shard ${owner} at ${known}, then shard ${shard} at ${epoch}`);
+    this.owners[slot] = shard;
+    this.epochs[slot] = epoch;
   }
 
   private checkNodes({ nodes, next }: Topology): void {
@@ -68,9 +91,12 @@ export class TopologyCheck {
       this.shards.set(id, this.shards.get(id) ?? birth);
       expect(this.shards.get(id), `birth of shard ${id}`).to.equal(birth);
     }
-    expect([...this.shards.keys()].every((id) => shards.some((each) => each.id === id))).to.equal(
-      true,
-    );
+    const { removedShards } = topology;
+    const stands = (id: number): boolean => shards.some((each) => each.id === id);
+    expect(removedShards.some(stands), 'removed and there').to.equal(false);
+    expect(new Set(removedShards).size, 'removed once').to.equal(removedShards.length);
+    for (const id of this.shards.keys())
+      expect(stands(id) || removedShards.some((each) => each === id), `shard ${id}`).to.equal(true);
   }
 
   /** An id is one replica of one group on one node, for ever (rule D01). */
@@ -115,7 +141,64 @@ export class TopologyCheck {
     }
     expect(operations.filter(({ state }) => state !== 'running').length).to.be.at.most(100);
   }
+
+  /** No slot is in two open ones, and none with anybody else meanwhile. */
+  private checkMigrations({ migrations, next, operations, shards }: Topology): void {
+    ascending(migrations.map(({ id }) => id));
+    const promised = new Uint8Array(slotCount);
+    for (const migration of migrations) {
+      const { id, source, target, slots, state, hasRun, endedMs } = migration;
+      expect(id, 'issued').to.be.lessThan(next.migration);
+      const birth = JSON.stringify([source, target, slots]);
+      expect(this.migrations.get(id) ?? birth, `migration ${id}`).to.equal(birth);
+      this.migrations.set(id, birth);
+      const isOpen = !endings.includes(state);
+      if (isActive(migration) || state === 'done') expect(hasRun, state).to.equal(true);
+      if (isOpen) {
+        expect(endedMs).to.equal(0);
+        for (const shard of [source, target])
+          expect(shards.some((each) => each.id === shard)).to.equal(true);
+      }
+      let end = -2;
+      for (const { first, last } of slots) {
+        expect(first, 'ascending, not touching').to.be.greaterThan(end + 1);
+        end = last;
+        for (let slot = first; isOpen && slot <= last; slot++) {
+          const owner = this.owners[slot];
+          if (promised[slot] !== 0) expect.fail(`slot ${slot} of migration ${id} is in two`);
+          if (owner !== source && owner !== target)
+            expect.fail(`slot ${slot} of migration ${id} belongs to shard ${String(owner)}`);
+          promised[slot] = 1;
+        }
+      }
+    }
+    const awaited = operations.flatMap((each) =>
+      each.state === 'running' ? (each.migrations ?? []) : [],
+    );
+    const kept = migrations.filter(
+      ({ id, state }) => endings.includes(state) && !awaited.includes(id),
+    );
+    expect(kept.length).to.be.at.most(100);
+  }
 }
+
+/** What has begun to run may: with all that are active beside it. */
+function checkPromotions(before: Topology, { migrations, settings }: Topology): void {
+  const ran = new Set(before.migrations.filter(isActive).map(({ id }) => id));
+  const active = migrations.filter(isActive);
+  const begun = active.filter(({ id, state }) => state === 'running' && !ran.has(id));
+  for (const { id, source, target } of begun) {
+    expect(active.length, `with ${id}`).to.be.at.most(settingOf(settings, 'migrationsMax'));
+    expect(active.filter((each) => each.source === source).length, `source of ${id}`).to.equal(1);
+    expect(active.filter((each) => each.target === target).length).to.be.at.most(2);
+  }
+}
+
+function isActive({ state }: MigrationRecord): boolean {
+  return state === 'running' || state === 'cancelling' || state === 'failing';
+}
+
+const endings: readonly string[] = ['done', 'cancelled', 'failed'];
 
 function hostsDiffer(replicas: readonly ReplicaRecord[], topology: Topology, what: string): void {
   const hosts = replicas

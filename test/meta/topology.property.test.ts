@@ -87,6 +87,7 @@ const command: fc.Arbitrary<MetaCommand> = fc.oneof(
   },
   { weight: 2, arbitrary: fc.record({ kind: of('removeReplica'), shard, node: number }) },
   { weight: 2, arbitrary: fc.record({ kind: of('addReplica'), shard, node: number }) },
+  { weight: 2, arbitrary: fc.record({ kind: of('setLeader'), shard, node: number }) },
   {
     weight: 2,
     arbitrary: fc.record({
@@ -102,6 +103,106 @@ const command: fc.Arbitrary<MetaCommand> = fc.oneof(
   {
     weight: 1,
     arbitrary: fc.record({ kind: of('setMetadata'), nodes: fc.shuffledSubarray([1, 2, 3, 4]) }),
+  },
+);
+
+/** Slots of the first shards and at their borders, a few at a time. */
+const slots = fc
+  .uniqueArray(fc.constantFrom(0, 3, 4, 8, 5461, 8190, 8192, 16_380), {
+    minLength: 1,
+    maxLength: 3,
+  })
+  .chain((firsts) =>
+    fc
+      .integer({ min: 0, max: 3 })
+      .map((more) => firsts.map((from) => ({ first: from, last: from + more }))),
+  );
+const migration = fc.integer({ min: 1, max: 8 });
+
+const migrating: fc.Arbitrary<MetaCommand> = fc.oneof(
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      kind: of('startMigrations'),
+      moves: fc.array(fc.record({ slots, source: shard, target: shard }), {
+        minLength: 1,
+        maxLength: 2,
+      }),
+      nowMs,
+    }),
+  },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      kind: of('setMigration'),
+      id: migration,
+      action: fc.constantFrom('pause', 'resume', 'cancel'),
+      reason: fc.constantFrom('', 'because'),
+      nowMs,
+    }),
+  },
+  {
+    weight: 12,
+    arbitrary: fc.record({
+      kind: of('moveSlots'),
+      id: migration,
+      slots,
+      keys: fc.nat(9),
+      bytes: fc.nat(999),
+      freezeMs: fc.nat(50),
+      nowMs,
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: of('throttleMigration'),
+      id: migration,
+      bytesPerSecond: fc.constantFrom(0, 5000, -1, 1e12),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({ kind: of('failMigration'), id: migration, reason: fc.constant('why') }),
+  },
+  { weight: 4, arbitrary: fc.record({ kind: of('endMigration'), id: migration, nowMs }) },
+  { weight: 2, arbitrary: fc.record({ kind: of('createShard'), replication: fc.constant(1) }) },
+  { weight: 2, arbitrary: fc.record({ kind: of('removeShard'), shard }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: of('mergeShard'),
+      shard,
+      into: fc.array(shard, { maxLength: 2 }),
+      nowMs,
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: of('splitShard'),
+      shard,
+      into: fc.integer({ min: 1, max: 3 }),
+      nowMs,
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: of('setSetting'),
+      name: fc.constant('migrationsMax'),
+      value: fc.integer({ min: -1, max: 3 }),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: of('endOperation'),
+      id: fc.integer({ min: 1, max: 3 }),
+      state: fc.constantFrom('done', 'failed', 'cancelled'),
+      progress: fc.constant(''),
+      nowMs,
+    }),
   },
 );
 
@@ -184,12 +285,52 @@ describe('any sequence of metadata commands', () => {
       expect(happened.get(kind) ?? 0, `${kind} happened`).to.be.greaterThan(0);
   });
 
+  it('D30: keeps each slot with one shard, in one migration, at epochs and ids that never fall', () => {
+    const happened = new Map<string, number>();
+    fc.assert(
+      fc.property(
+        first,
+        fc.array(migrating, { minLength: 30, maxLength: 80 }),
+        (init, commands) => {
+          play([init, ...commands], happened);
+        },
+      ),
+      { numRuns: 100 },
+    );
+    for (const kind of [
+      'startMigrations',
+      'setMigration',
+      'throttleMigration',
+      'moveSlots',
+      'failMigration',
+      'endMigration',
+      'removeShard',
+      'mergeShard',
+      'splitShard',
+      'badSlots',
+      'badMove',
+      'badThrottle',
+      'badSplit',
+      'notOwner',
+      'slotMigrating',
+      'unknownMigration',
+      'migrationEnded',
+      'migrationNotBegun',
+      'shardInUse',
+    ])
+      expect(happened.get(kind) ?? 0, `${kind} happened`).to.be.greaterThan(0);
+  });
+
   it('R41: equal commands make equal topologies, down to the order of fields', () => {
     fc.assert(
-      fc.property(first, fc.array(command, { maxLength: 40 }), (init, commands) => {
-        const [one, two] = [play([init, ...commands]), play([init, ...commands])];
-        expect(JSON.stringify(one)).to.equal(JSON.stringify(two));
-      }),
+      fc.property(
+        first,
+        fc.array(fc.oneof(command, migrating), { maxLength: 40 }),
+        (init, commands) => {
+          const [one, two] = [play([init, ...commands]), play([init, ...commands])];
+          expect(JSON.stringify(one)).to.equal(JSON.stringify(two));
+        },
+      ),
       { numRuns: 40 },
     );
   });
