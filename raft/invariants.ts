@@ -12,6 +12,7 @@
  */
 import type { AppendRequest, Message } from './message.js';
 import type { RaftOptions, RaftStatus } from './raw-node.js';
+import type { EntryId } from './ready.js';
 import type { Entry, HardState, LogIndex, Membership, ReplicaId, Term } from './types.js';
 import { noReplica } from './types.js';
 
@@ -349,6 +350,26 @@ export class GroupInvariants {
   /** Advances of the group's commit index, ascending. */
   private readonly commits: CommitStep[] = [];
 
+  /**
+   * Of the next generation (rule D07), which begins with what its survivor has: `holds` tells what that
+   * is, `commit` is the newest entry that it knows to be committed, `term` the one it was recovered in.
+   * What was applied before and stands in its log has to be applied there again as it was.
+   */
+  after(survivor: {
+    readonly holds: (place: EntryId) => boolean;
+    readonly commit: EntryId;
+    readonly term: Term;
+  }): GroupInvariants {
+    const next = new GroupInvariants();
+    for (let index = 1; index < this.committed.length; index++) {
+      const entry = this.committed[index];
+      if (entry === undefined || !survivor.holds(entry)) break;
+      next.committed[index] = entry;
+    }
+    next.commits.push({ ...survivor.commit, committedIn: survivor.term });
+    return next;
+  }
+
   /** The highest index that any leader has committed. */
   get commitIndex(): LogIndex {
     return this.commits.at(-1)?.index ?? 0;
@@ -468,14 +489,14 @@ export class GroupInvariants {
 
   /** State machine safety (paper, figure 3): the same entry at this index on every member. */
   appliedBy(id: ReplicaId, entry: Entry): void {
+    if (entry.index > this.commitIndex) {
+      violated(
+        'commit known to a leader',
+        `member ${id} applied ${entry.index}, leaders committed ${this.commitIndex}`,
+      );
+    }
     const known = this.committed[entry.index];
     if (known === undefined) {
-      if (entry.index > this.commitIndex) {
-        violated(
-          'commit known to a leader',
-          `member ${id} applied ${entry.index}, leaders committed ${this.commitIndex}`,
-        );
-      }
       this.committed[entry.index] = entry;
       return;
     }

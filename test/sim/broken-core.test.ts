@@ -115,6 +115,16 @@ const breakages: readonly Breakage[] = [
       }),
     found: /progress/,
   },
+  {
+    rule: 'D07: takes members of another generation for its own',
+    break: () =>
+      replace(RawNode.prototype, 'step', (step) => {
+        return function (this: RawNode, message) {
+          step.call(this, message, this.generation);
+        };
+      }),
+    found: /generations mix/,
+  },
 ];
 
 const seedsMax = 50;

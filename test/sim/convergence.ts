@@ -6,7 +6,7 @@
 import type { RaftStatus } from '../../raft/index.js';
 import type { GroupChecks } from './group-checks.js';
 import { commandOf } from './history.js';
-import type { BegunWrite, History } from './history.js';
+import type { BegunWrite } from './history.js';
 import type { SimMember } from './sim-member.js';
 import type { World } from './world.js';
 
@@ -18,12 +18,10 @@ export class Convergence {
   private newWriteDone = false;
   private newReadDone = false;
   private readonly world: World;
-  private readonly history: History;
   private readonly checks: GroupChecks;
 
-  constructor(world: World, history: History, checks: GroupChecks) {
+  constructor(world: World, checks: GroupChecks) {
     this.world = world;
-    this.history = history;
     this.checks = checks;
   }
 
@@ -45,25 +43,27 @@ export class Convergence {
     timeline.run(end, () => this.missing() === undefined);
     const missing = this.missing();
     if (missing !== undefined) throw new Error(`never whole again: ${missing}: ${this.state()}`);
-    this.history.check(this.checks.invariants.applied);
+    const { generation } = this.world;
+    this.world.historyOf(generation).check(this.checks.of(generation).invariants.applied);
   }
 
   /** New writes and reads until one of each was answered. */
   private attempt(): void {
     if (this.newWriteDone && this.newReadDone) return;
     const leader = this.world.leader();
+    const history = this.world.historyOf(this.world.generation);
     if (leader !== undefined && !this.newWriteDone) {
-      const write: BegunWrite = this.history.beginWrite();
+      const write: BegunWrite = history.beginWrite();
       leader.propose(commandOf(write.value, 4), (outcome, index) => {
-        this.history.writeEnds(write, outcome, index);
+        history.writeEnds(write, outcome, index);
         if (outcome === 'ok') this.newWriteDone = true;
       });
     }
     if (leader !== undefined && !this.newReadDone) {
-      const read = this.history.beginRead();
+      const read = history.beginRead();
       leader.read((index) => {
         if (index === undefined) return;
-        this.history.readEnds(read, index);
+        history.readEnds(read, index);
         this.newReadDone = true;
       });
     }
@@ -74,6 +74,9 @@ export class Convergence {
   private missing(): string | undefined {
     if (!this.newWriteDone) return 'no new write was acknowledged';
     if (!this.newReadDone) return 'no new read was answered';
+    for (const { id, isLeader, generation } of this.world.members.values())
+      if (isLeader && generation < this.world.generation)
+        return `member ${id} leads generation ${generation}, which is over`;
     const leader = this.world.leader();
     const status = leader?.seen;
     if (leader === undefined || status === undefined) return 'there is no leader';

@@ -3,7 +3,7 @@
  * and the group must become whole again. Every check that fails ends the run with its reason.
  */
 import { membershipOf, nodeId, replicaId } from '../../raft/index.js';
-import type { Member, Membership, ReplicaId } from '../../raft/index.js';
+import type { Generation, Member, Membership, ReplicaId } from '../../raft/index.js';
 import { everyQuorum } from '../../raft/invariants.js';
 import { Convergence } from './convergence.js';
 import { Coverage } from './coverage.js';
@@ -69,9 +69,10 @@ export class CoreSim implements World {
   readonly trace: Trace;
   readonly network: SimNetwork;
   readonly members = new Map<ReplicaId, SimMember>();
-  readonly history: History;
   readonly checks: GroupChecks;
   isStormy = true;
+  generation: Generation = 0;
+  private readonly histories = new Map<Generation, History>();
   private readonly random: SimRandom;
   private readonly nemesis: Nemesis;
   private readonly operator: Operator;
@@ -89,10 +90,11 @@ export class CoreSim implements World {
       plan.network,
       this.random.split(),
     );
-    this.history = new History(coverage);
+    this.histories.set(0, new History(coverage));
     this.checks = new GroupChecks(plan.options, this.members, coverage, this.trace);
-    this.nemesis = new Nemesis(this, this.random.split());
+    const nemesisRandom = this.random.split();
     this.operator = new Operator(this, this.random.split());
+    this.nemesis = new Nemesis(this, this.operator, nemesisRandom);
     coverage.count('seeds');
     if (plan.clockSkew > 0) coverage.count('skewed clocks');
   }
@@ -101,7 +103,7 @@ export class CoreSim implements World {
     this.begin();
     this.timeline.run(stormMs);
     this.heal();
-    new Convergence(this, this.history, this.checks).require(healMaxMs);
+    new Convergence(this, this.checks).require(healMaxMs);
   }
 
   /** Starts the first members, the clients, the operator and the faults. */
@@ -118,7 +120,7 @@ export class CoreSim implements World {
       this.coverage.count('slow disk');
     }
     for (let count = 0; count < plan.clients; count++) {
-      new SimClient(this, this.history, this.random.split()).begin();
+      new SimClient(this, this.random.split()).begin();
     }
     this.operator.begin();
     this.nemesis.begin();
@@ -129,11 +131,26 @@ export class CoreSim implements World {
     let bestTerm = 0;
     for (const member of this.members.values()) {
       const term = member.core?.term ?? 0;
-      if (!member.isLeader || term <= bestTerm) continue;
+      if (!member.isLeader || term <= bestTerm || member.generation < this.generation) continue;
       best = member;
       bestTerm = term;
     }
     return best;
+  }
+
+  historyOf(generation: Generation): History {
+    const found = this.histories.get(generation);
+    if (found === undefined) throw new Error(`nobody began generation ${generation}`);
+    return found;
+  }
+
+  recover(survivor: SimMember, generation: Generation): boolean {
+    const before = survivor.generation;
+    if (!survivor.recover(memberOf(survivor.id), generation)) return false;
+    const kept = this.checks.generationBegins(survivor, before);
+    this.histories.set(generation, this.historyOf(before).after(kept));
+    this.generation = Math.max(this.generation, generation);
+    return true;
   }
 
   createReplica(): Member {
@@ -146,7 +163,7 @@ export class CoreSim implements World {
     const survives = (id: ReplicaId): boolean =>
       id !== gone && this.members.get(id)?.isWhole === true;
     for (const member of this.members.values()) {
-      if (member.isDestroyed) continue;
+      if (member.isDestroyed || member.generation < this.generation) continue;
       for (const { membership } of member.disk.memberships()) {
         if (!everyQuorum(membership, survives)) return false;
       }
@@ -171,6 +188,8 @@ export class CoreSim implements World {
       member.cutPowerAfter(0);
       member.resume();
       member.start();
+      const { generation } = this;
+      if (member.generation < generation) member.input((node) => node.learnGeneration(generation));
     }
   }
 
@@ -201,6 +220,7 @@ export class CoreSim implements World {
       crashed: (member: SimMember): void => this.nemesis.restartSoon(member),
     };
     const member = new SimMember(id, membership, surroundings, this.random.split());
+    member.disk.generation = this.generation;
     this.members.set(id, member);
     member.start();
   }

@@ -6,6 +6,7 @@ import { noReplica } from '../../raft/index.js';
 import type {
   Entry,
   EntryId,
+  Generation,
   LogIndex,
   Message,
   RaftStatus,
@@ -39,10 +40,17 @@ export interface CheckedMember {
 
 const roleNumbers = { follower: 1, preCandidate: 2, candidate: 3, leader: 4 } as const;
 
-export class GroupChecks {
-  readonly invariants = new GroupInvariants();
+/** What holds among the members of one generation, and not between two (rule D07). */
+interface GenerationChecks {
+  readonly invariants: GroupInvariants;
   /** The hash of the state machine after each index, from whoever got there first. */
-  private readonly hashes: number[] = [];
+  readonly hashes: number[];
+}
+
+export class GroupChecks {
+  private readonly generations = new Map<Generation, GenerationChecks>([
+    [0, { invariants: new GroupInvariants(), hashes: [] }],
+  ]);
   /** The last transfer of leadership that was seen under way. */
   private transfer: RaftStatus | undefined;
   private readonly options: GroupOptions;
@@ -60,6 +68,46 @@ export class GroupChecks {
     this.members = members;
     this.coverage = coverage;
     this.trace = trace;
+  }
+
+  of(generation: Generation): GenerationChecks {
+    const found = this.generations.get(generation);
+    if (found === undefined) throw new Error(`nobody began generation ${generation}`);
+    return found;
+  }
+
+  /**
+   * `survivor` was recovered by force, and is of a new generation by now. Gives back its whole log,
+   * also what it had compacted.
+   */
+  generationBegins({ disk, engine }: CheckedMember, before: Generation): readonly Entry[] {
+    const { invariants, hashes } = this.of(before);
+    const index = Math.max(disk.hardState.commit, engine.state.index);
+    const next = invariants.after({
+      // The last entry is the recovery's own: the earlier generation may have another one of its term.
+      holds: (place) => place.index < disk.lastIndex && disk.holds(place),
+      commit: { index, term: disk.termAt(index) ?? 0 },
+      term: disk.hardState.term,
+    });
+    const kept = hashes.slice(0, next.applied.length + 1);
+    this.generations.set(disk.generation, { invariants: next, hashes: kept });
+    const range = { from: disk.firstIndex, last: disk.lastIndex, bytesMax: Infinity };
+    return [...invariants.applied.slice(0, disk.firstIndex - 1), ...disk.read(range)];
+  }
+
+  /**
+   * A message of another generation came: it may silence its receiver, and changes nothing that
+   * the receiver's own generation rests on.
+   */
+  crossed(before: RaftStatus, now: RaftStatus): void {
+    this.coverage.count('message of another generation');
+    const same =
+      now.term === before.term &&
+      now.vote === before.vote &&
+      now.lastIndex === before.lastIndex &&
+      now.commitIndex === before.commitIndex &&
+      now.membership.index === before.membership.index;
+    if (!same) throw new Error(`generations mix: a message of another one changed ${now.id}`);
   }
 
   /** A core was built from what its disk and engine gave back. */
@@ -80,7 +128,7 @@ export class GroupChecks {
     if (status.role === 'leader') {
       if (before?.role !== 'leader' || before.term !== status.term) this.countElection(status);
       if (status.transferTo !== noReplica) this.transfer = status;
-      this.invariants.leads(status, core);
+      this.of(status.generation).invariants.leads(status, core);
     }
     if (before !== undefined) {
       if (status.commitIndex > before.commitIndex) this.checkCommit(status, before, core);
@@ -110,6 +158,7 @@ export class GroupChecks {
   private checkAcknowledged(member: CheckedMember, message: Message & { index: LogIndex }): void {
     const core = this.members.get(message.to)?.core;
     if (core === undefined || !core.isLeader || core.term !== message.term) return;
+    if (core.generation !== member.disk.generation) return;
     const leaderTerm = core.termAt(message.index);
     if (leaderTerm === undefined || member.disk.hardState.term > message.term) return;
     if (!member.disk.holds({ index: message.index, term: leaderTerm })) {
@@ -130,18 +179,20 @@ export class GroupChecks {
     if (previous === undefined) {
       throw new Error(`member ${member.id} persists ${first.index} behind a gap`);
     }
+    const { invariants } = this.of(member.disk.generation);
     for (const entry of batch.entries) {
-      this.invariants.appended(entry, previous);
+      invariants.appended(entry, previous);
       previous = entry.term;
     }
   }
 
   applied(member: CheckedMember, entry: Entry, state: EngineState): void {
-    this.invariants.appliedBy(member.id, entry);
+    const { invariants, hashes } = this.of(member.disk.generation);
+    invariants.appliedBy(member.id, entry);
     const durable = member.disk.holds(entry);
     if (!durable) throw new Error(`D12: ${member.id} applied ${entry.index} before it was durable`);
-    const known = this.hashes[state.index];
-    if (known === undefined) this.hashes[state.index] = state.hash;
+    const known = hashes[state.index];
+    if (known === undefined) hashes[state.index] = state.hash;
     else if (known !== state.hash) {
       throw new Error(`state of member ${member.id} differs from the others at ${state.index}`);
     }
@@ -150,7 +201,7 @@ export class GroupChecks {
   /** A snapshot is about to replace the state machine. */
   installed(member: CheckedMember, image: Image, meta: SnapshotMeta): void {
     const { state } = image;
-    if (this.hashes[state.index] !== state.hash) {
+    if (this.of(member.disk.generation).hashes[state.index] !== state.hash) {
       throw new Error(`member ${member.id} installs a state at ${state.index} that nobody had`);
     }
     if (image.membership.index !== meta.membership.index) {
@@ -163,7 +214,7 @@ export class GroupChecks {
     // Whoever led before the event committed as a leader, also if it stepped down by that commit.
     const led = before?.role === 'leader' && before.term === status.term;
     const judged: RaftStatus = led ? { ...status, role: 'leader' } : status;
-    this.invariants.commitAdvanced(judged, core, membership, this.durablyHas);
+    this.of(status.generation).invariants.commitAdvanced(judged, core, membership, this.durablyHas);
   }
 
   private readonly durablyHas = (id: ReplicaId, place: EntryId): boolean =>
@@ -208,5 +259,6 @@ export class GroupChecks {
     trace.mix(status.lastIndex);
     trace.mix(status.commitIndex);
     trace.mix(status.appliedIndex);
+    if (status.generation > 0) trace.mix(status.generation);
   }
 }

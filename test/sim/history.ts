@@ -5,6 +5,8 @@
  * linearizability needs no search: a write stands at its index, a read sees all up to the applied
  * index that it was answered at, and the rule is that nothing may come out below what somebody had
  * been told before it began.
+ *
+ * All of this holds within a generation (rule D07): `after` begins the history of the next one.
  */
 import { EntryKind } from '../../raft/index.js';
 import type { Entry, LogIndex } from '../../raft/index.js';
@@ -24,18 +26,42 @@ export interface BegunWrite extends Begun {
 
 export class History {
   private toldUpTo: LogIndex = 0;
-  private writes = 0;
+  /** The last value given out, in all histories of a run. */
+  private readonly values: { last: number };
+  /** Values that may be found: of writes begun in this generation, or kept from an earlier one. */
+  private readonly possible = new Set<number>();
   private readonly acknowledged = new Map<number, LogIndex>();
   private readonly refuted = new Set<number>();
   private readonly coverage: Coverage;
 
-  constructor(coverage: Coverage) {
+  constructor(coverage: Coverage, values = { last: 0 }) {
     this.coverage = coverage;
+    this.values = values;
+  }
+
+  /**
+   * Of the next generation: nothing is left of what was told but what stands in `kept`, the log of its
+   * survivor from index 1 on. What was acknowledged and is not there is lost, and never comes back.
+   */
+  after(kept: readonly Entry[]): History {
+    const next = new History(this.coverage, this.values);
+    const found = new Map<number, LogIndex>();
+    for (const { kind, data, index } of kept)
+      if (kind === EntryKind.command) found.set(valueOf(data), index);
+    for (const value of found.keys()) next.possible.add(value);
+    for (const [value, index] of this.acknowledged) {
+      if (found.get(value) === index) next.acknowledged.set(value, index);
+      else this.coverage.count('acknowledged write lost by a recovery');
+    }
+    for (const value of this.refuted) if (!found.has(value)) next.refuted.add(value);
+    next.toldUpTo = Math.min(this.toldUpTo, kept.length);
+    return next;
   }
 
   beginWrite(): BegunWrite {
-    this.writes++;
-    return { floor: this.toldUpTo, value: this.writes };
+    const value = ++this.values.last;
+    this.possible.add(value);
+    return { floor: this.toldUpTo, value };
   }
 
   beginRead(): Begun {
@@ -84,6 +110,8 @@ export class History {
       if (other !== undefined) {
         throw new Error(`write ${value} is there twice, at ${other} and ${entry.index}`);
       }
+      if (!this.possible.has(value))
+        throw new Error(`write ${value} stands at ${entry.index}, and is of another generation`);
       found.set(value, entry.index);
     }
     for (const [value, index] of this.acknowledged) {

@@ -3,6 +3,8 @@
  * leader, and ends by itself after a while. Several may be at work at once.
  */
 import type { MessageType, ReplicaId } from '../../raft/index.js';
+import { ForcedRecovery } from './forced-recovery.js';
+import type { Operator } from './operator.js';
 import type { SimRandom } from './random.js';
 import type { SimMember } from './sim-member.js';
 import type { FaultKind } from './swarm.js';
@@ -28,9 +30,13 @@ type Pair = readonly [ReplicaId, ReplicaId];
 export class Nemesis {
   private readonly world: World;
   private readonly random: SimRandom;
-  constructor(world: World, random: SimRandom) {
+  private readonly recovery: ForcedRecovery;
+
+  constructor(world: World, operator: Operator, random: SimRandom) {
     this.world = world;
     this.random = random;
+    const restartSoon = (member: SimMember): void => this.restartSoon(member);
+    this.recovery = new ForcedRecovery({ world, operator, random, restartSoon });
   }
 
   begin(): void {
@@ -89,6 +95,8 @@ export class Nemesis {
         return this.slowDown(target, kind);
       case 'replace':
         return this.replace(target);
+      case 'lostMajority':
+        return this.recovery.strike();
     }
   }
 

@@ -12,6 +12,8 @@ import type { World } from './world.js';
 
 /** More replicas than this ever are more than a run of some seconds can make use of. */
 const replicasMax = 14;
+/** So many voters a group gets again that was recovered by force. */
+const rebuiltVoters = 3;
 
 export class Operator {
   /** Replicas that were created for a change that may not have come about. */
@@ -28,6 +30,24 @@ export class Operator {
 
   begin(): void {
     for (const [kind, everyMs] of this.world.plan.operations) this.repeat(kind, everyMs);
+  }
+
+  /** After a forced recovery the survivor is alone, until it is given company. */
+  rebuild(): void {
+    this.world.timeline.after(this.random.between(50, 500), () => {
+      if (!this.world.isStormy) return;
+      const leader = this.world.leader();
+      const status = leader?.core?.status();
+      if (status !== undefined && status.membership.membership.incoming.length >= rebuiltVoters)
+        return;
+      leader?.input((node) => {
+        const { membership, index: basedOn } = node.status().membership;
+        const added = this.newcomer(membership.members.map(({ id }) => id));
+        if (added === undefined) return;
+        node.proposeMembership({ basedOn, addVoters: [added], addLearners: [], remove: [] });
+      });
+      this.rebuild();
+    });
   }
 
   private repeat(kind: OperationKind, everyMs: number): void {
@@ -104,9 +124,12 @@ export class Operator {
 
   /** A replica that is in no membership yet: one made for an order that failed, or a new one. */
   private newcomer(present: readonly ReplicaId[]): Member | undefined {
-    const free = this.spare.filter(
-      ({ id }) => !present.includes(id) && this.world.members.get(id)?.isDestroyed === false,
-    );
+    const free = this.spare.filter(({ id }) => {
+      const replica = this.world.members.get(id);
+      const isUsable =
+        replica?.isDestroyed === false && replica.generation === this.world.generation;
+      return isUsable && !present.includes(id);
+    });
     const unused = free.filter(({ id }) => !this.everMember.has(id));
     for (const id of present) this.everMember.add(id);
     const reused = this.random.pick(unused);

@@ -5,7 +5,6 @@
 import type { ReplicaId } from '../../raft/index.js';
 import { noReplica } from '../../raft/index.js';
 import { commandOf } from './history.js';
-import type { History } from './history.js';
 import type { SimRandom } from './random.js';
 import type { SimMember } from './sim-member.js';
 import type { World } from './world.js';
@@ -17,12 +16,10 @@ export class SimClient {
   /** Counts operations, so that the answer to one given up is not taken for the present one. */
   private operation = 0;
   private readonly world: World;
-  private readonly history: History;
   private readonly random: SimRandom;
 
-  constructor(world: World, history: History, random: SimRandom) {
+  constructor(world: World, random: SimRandom) {
     this.world = world;
-    this.history = history;
     this.random = random;
   }
 
@@ -61,20 +58,25 @@ export class SimClient {
   }
 
   private propose(target: SimMember, next: () => void): void {
-    const write = this.history.beginWrite();
+    const { generation } = target;
+    const history = this.world.historyOf(generation);
+    const write = history.beginWrite();
     const size = this.random.integer(4, this.world.plan.payloadMax);
     target.propose(commandOf(write.value, size), (outcome, index) => {
-      this.history.writeEnds(write, outcome, index);
+      history.writeEnds(write, outcome, index);
       if (outcome === 'ok') this.readFromDeposed();
+      if (outcome === 'ok' && generation < this.world.generation)
+        this.world.coverage.count('write ok in an older generation');
       if (outcome === 'notApplied') this.believed = target.seen?.leader ?? noReplica;
       next();
     });
   }
 
   private read(target: SimMember, next: () => void): void {
-    const read = this.history.beginRead();
+    const history = this.world.historyOf(target.generation);
+    const read = history.beginRead();
     target.read((index) => {
-      if (index !== undefined) this.history.readEnds(read, index);
+      if (index !== undefined) history.readEnds(read, index);
       next();
     });
   }

@@ -2,13 +2,14 @@
  * The Raft log of one replica on its disk: what is durable, and the one batch that is being
  * written. A crash keeps a prefix of that batch, from nothing to all of it.
  */
-import { EntryKind, decodeMembership, newGroupState } from '../../raft/index.js';
+import { EntryKind, decodeMembership, forceRecovery, newGroupState } from '../../raft/index.js';
 import type {
   Entry,
   EntryId,
   Generation,
   HardState,
   LogIndex,
+  Member,
   Membership,
   MembershipAt,
   Ready,
@@ -83,6 +84,16 @@ export class SimDisk implements DurableState {
     if (batch === undefined) throw new Error('nothing is being written');
     this.writing = undefined;
     return this.keep(batch, Infinity);
+  }
+
+  /** What `quorate recover apply` does to a replica that does not run (rule D07). */
+  recover(member: Member, generation: Generation): void {
+    const { lastIndex } = this;
+    const state = { ...this, lastIndex, termRuns: this.termRuns(), restoring: false };
+    const { hardState, entries } = forceRecovery(state, member, generation);
+    this.generation = generation;
+    this.write({ hardState, entries, logReset: undefined, messagesAfterPersist: [] });
+    this.sync();
   }
 
   /** Power is lost while a batch may be on its way. */

@@ -4,7 +4,16 @@
  * of its steps the power can go.
  */
 import { RawNode } from '../../raft/index.js';
-import type { Entry, Fetch, Membership, RaftStatus, Ready, ReplicaId } from '../../raft/index.js';
+import type {
+  Entry,
+  Fetch,
+  Generation,
+  Member,
+  Membership,
+  RaftStatus,
+  Ready,
+  ReplicaId,
+} from '../../raft/index.js';
 import { describeMessage, persistLines } from '../../raft/describe.js';
 import type { Coverage } from './coverage.js';
 import type { CheckedMember, GroupChecks } from './group-checks.js';
@@ -147,6 +156,23 @@ export class SimMember implements CheckedMember {
     this.scheduleFlush(this.starts);
   }
 
+  get generation(): Generation {
+    return this.disk.generation;
+  }
+
+  /**
+   * Forced recovery (rule D07) of a member that is down: it becomes the only voter. False: its state
+   * is of no use to anybody, and nothing was done.
+   */
+  recover(self: Member, generation: Generation): boolean {
+    if (this.node !== undefined) throw new Error(`member ${this.id} runs`);
+    this.snapshots.recover();
+    if (this.engine.restoringMarker) return false;
+    this.disk.recover(self, generation);
+    this.trace.line(`${this.id} is recovered by force in generation ${generation}`);
+    return true;
+  }
+
   /** Power is lost now. `damage`: the engine loses what was durable, too. */
   crash(damage = false): void {
     if (this.node === undefined) return;
@@ -252,8 +278,14 @@ export class SimMember implements CheckedMember {
     this.input((node) => {
       const { message, generation, image } = parcel;
       if (this.trace.isRead) this.trace.line(describeMessage(message));
-      if (image !== undefined) this.snapshots.arrived(image);
+      if (generation === node.generation) {
+        if (image !== undefined) this.snapshots.arrived(image);
+        node.step(message, generation);
+        return;
+      }
+      const before = node.status();
       node.step(message, generation);
+      this.around.checks.crossed(before, node.status());
     });
     return true;
   }

@@ -50,6 +50,7 @@ export const faultKinds = [
   'slowApply',
   'engineDamage',
   'replace',
+  'lostMajority',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -126,7 +127,7 @@ export function drawSwarm(seed: number): SwarmPlan {
         [random.integer(8, 100), 3],
       ]),
     },
-    faults: calm ? new Map() : drawFaults(random),
+    faults: calm ? new Map() : maybeWithRecovery(drawFaults(random), seed),
     operations: drawOperations(random, options),
     restartElectionsMax: random.weighted([
       [0.2, 4],
@@ -210,8 +211,20 @@ function drawNetwork(random: SimRandom): NetworkPlan {
   };
 }
 
+/** Of a stream of its own: seeds without it mean what they meant before there was such a fault. */
+function maybeWithRecovery(
+  faults: Map<FaultKind, number>,
+  seed: number,
+): ReadonlyMap<FaultKind, number> {
+  const random = new SimRandom(seed ^ 0x0d07);
+  if (random.chance(0.06)) faults.set('lostMajority', random.between(3000, 12_000));
+  return faults;
+}
+
+type DrawnFault = Exclude<FaultKind, 'lostMajority'>;
+
 function drawFaults(random: SimRandom): Map<FaultKind, number> {
-  const likely: Readonly<Record<FaultKind, readonly [number, number, number]>> = {
+  const likely: Readonly<Record<DrawnFault, readonly [number, number, number]>> = {
     crash: [0.6, 300, 6000],
     crashMidStep: [0.4, 200, 4000],
     crashAll: [0.2, 1500, 10000],
@@ -228,6 +241,7 @@ function drawFaults(random: SimRandom): Map<FaultKind, number> {
   };
   const faults = new Map<FaultKind, number>();
   for (const kind of faultKinds) {
+    if (kind === 'lostMajority') continue;
     const [probability, fromMs, toMs] = likely[kind];
     if (random.chance(probability)) faults.set(kind, random.between(fromMs, toMs));
   }

@@ -1,6 +1,7 @@
 /** What faults, operators and clients see of a run. */
-import type { Member, ReplicaId } from '../../raft/index.js';
+import type { Generation, Member, ReplicaId } from '../../raft/index.js';
 import type { Coverage } from './coverage.js';
+import type { History } from './history.js';
 import type { SimMember } from './sim-member.js';
 import type { SimNetwork } from './sim-network.js';
 import type { SwarmPlan } from './swarm.js';
@@ -17,7 +18,13 @@ export interface World {
   readonly members: ReadonlyMap<ReplicaId, SimMember>;
   /** Faults and operations happen; false once the run heals. */
   readonly isStormy: boolean;
-  /** The leader of the highest term among the running members, if there is one. */
+  /** The newest that a member was recovered in; 0: none was (rule D07). */
+  readonly generation: Generation;
+  /** What clients of members of this generation were told. */
+  historyOf(generation: Generation): History;
+  /** See `SimMember.recover`; the member is down. */
+  recover(survivor: SimMember, generation: Generation): boolean;
+  /** The leader of the newest generation, and there of the highest term, among the running members. */
   leader(): SimMember | undefined;
   /** Creates and starts a replica that knows nothing, under an id that nobody had. */
   createReplica(): Member;
