@@ -67,6 +67,9 @@ export async function openParts(options: FoundationOptions): Promise<NodeParts> 
     onFatal: options.onFatal,
     isConnected: (node) => transport.peers().some((peer) => peer.node === node && peer.connected),
     metadata,
+    onOwner: (slot, owner) => {
+      view.learnOwner(slot, owner);
+    },
   });
   // Before the topology is known: a restarted node votes and serves with what it had.
   await shards.recover(raftLog.recovered);

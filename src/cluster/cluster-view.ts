@@ -19,6 +19,9 @@ export interface SlotOwner {
   readonly epoch: number;
 }
 
+/** Of a slot that has never moved. */
+const bornEpoch = 1;
+
 export class ClusterView {
   topology: Topology = noCluster;
   /** Called after each newer topology. */
@@ -46,15 +49,18 @@ export class ClusterView {
     return this.topology.version;
   }
 
-  /** By the highest epoch that was heard of; undefined as long as there is no cluster. */
+  /** By the highest epoch that was heard of; undefined as long as nobody named one. */
   ownerOf(slot: Slot): SlotOwner | undefined {
     return this.ahead.get(slot) ?? this.router?.ownerOf(slot);
   }
 
-  /** A node named the owner of a slot; the one with the higher epoch holds, whatever the maps. */
+  /**
+   * A node, or a shard of this one, named the owner of a slot; the one with the higher epoch holds,
+   * whatever the maps. Before there is a map, only what has moved since its birth is worth keeping.
+   */
   learnOwner(slot: Slot, owner: SlotOwner): void {
-    const known = this.ownerOf(slot);
-    if (known !== undefined && owner.epoch > known.epoch) this.ahead.set(slot, owner);
+    const epoch = this.ownerOf(slot)?.epoch ?? bornEpoch;
+    if (owner.epoch > epoch) this.ahead.set(slot, owner);
   }
 
   /** The shard that has the slot; undefined while there is no cluster, or the shard is not in the map. */

@@ -25,9 +25,12 @@ import {
 } from '../meta/topology.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
+import type { Slot } from '../router/slot.js';
 import type { CommandResult } from '../shard/command.js';
 import { ShardMachine } from '../shard/shard-machine.js';
 import { Shard } from '../shard/shard.js';
+import { goneTo, isServing, type SlotState } from '../shard/slot-state.js';
+import type { SlotOwner } from './cluster-view.js';
 import { isSettled, nextStep } from './membership-keeper.js';
 
 export interface LocalShardsOptions {
@@ -40,6 +43,8 @@ export interface LocalShardsOptions {
   /** The node has a live connection. */
   readonly isConnected: (node: NodeId) => boolean;
   readonly metadata: MetadataReplica;
+  /** A shard of this node says whose a slot is: it knows before any map does (rule D31). */
+  readonly onOwner: (slot: Slot, owner: SlotOwner) => void;
 }
 
 /** A replica of a group, whatever its state machine is. */
@@ -252,14 +257,21 @@ export class LocalShards {
     founders: readonly ReplicaRecord[],
     generation: Generation,
   ): Promise<LocalReplica> {
-    const { host, engine, clock, log, onFatal } = this.options;
+    const { host, engine, clock, log, onFatal, onOwner } = this.options;
     let machine: ShardMachine | undefined;
     const group = await host.addGroup<CommandResult>({
       id,
       replica,
       firstMembers: founders.map((founder) => ({ id: founder.replica, node: founder.node })),
       generation,
-      createMachine: (prefix) => (machine = new ShardMachine(engine, prefix)),
+      createMachine: (prefix) => {
+        machine = new ShardMachine(engine, prefix);
+        machine.onOwnership = (slot, state) => {
+          const owner = ownerTold(id, state);
+          if (owner !== undefined) onOwner(slot, owner);
+        };
+        return machine;
+      },
     });
     if (machine === undefined) throw new Error(`shard ${id} was opened without its state machine`);
     const birthSlots = (): ShardRecord['birthSlots'] | undefined =>
@@ -326,6 +338,14 @@ export class LocalShards {
       if (caughtUp && isConnected(first.node)) group.transferLeadership(first.replica);
     }
   }
+}
+
+/** Whose a slot is by the word of this shard; undefined: it is not, or not any more, for it to say. */
+export function ownerTold(shard: GroupId, state: SlotState): SlotOwner | undefined {
+  const { epoch } = state;
+  if (isServing(state)) return { shard, epoch };
+  const target = goneTo(state);
+  return target === undefined ? undefined : { shard: target, epoch };
 }
 
 /** Nobody founds a replica of the metadata group by the topology: its founders made the topology. */

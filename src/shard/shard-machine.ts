@@ -46,7 +46,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
   readonly due = new DueTimes();
   /** Told when leadership comes and goes. */
   onLeading: (leadership: Leadership) => void = () => undefined;
-  /** Told of each slot whose ownership or epoch has changed. */
+  /** Told of each slot whose ownership or epoch has changed; of all after the state was read anew. */
   onOwnership: (slot: Slot, state: SlotState) => void = () => undefined;
   private visible: Visible = { logTimeMs: 0, keys: 0 };
   /** The slots the shard was born with; what is told of a slot since is in `slots`. */
@@ -117,6 +117,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
       const [first] = await firstDue(this.engine, this.prefix, { slot, instance }, 1);
       if (first !== undefined) this.due.note(slot, first.dueMs);
     }
+    for (const [slot, state] of this.slots) this.onOwnership(slot, state);
   }
 
   private async loadSlotStates(): Promise<void> {

@@ -15,9 +15,11 @@ import {
   type LocalShard,
   type MetadataReplica,
 } from '../../src/cluster/local-shards.js';
+import type { SlotOwner } from '../../src/cluster/cluster-view.js';
 import { Host } from '../../src/group/host.js';
 import type { MetaCommand } from '../../src/meta/meta-machine.js';
 import { shardRecordOf, type ReplicaRecord, type Topology } from '../../src/meta/topology.js';
+import type { Slot } from '../../src/router/slot.js';
 import { silentLog } from '../../src/observe/log.js';
 import { MemoryNetwork, type MemoryTransport } from '../../src/transport/memory-transport.js';
 import { quickRaft, tickMs } from '../group/cluster.js';
@@ -55,6 +57,8 @@ export class ShardNode {
   running: Running | undefined;
   /** Why it stopped, if it stopped by itself. */
   fatal: Error | undefined;
+  /** What its shard said of whose slots are: "slot: shard@epoch". */
+  readonly owners: string[] = [];
   private readonly cluster: ShardCluster;
 
   constructor(cluster: ShardCluster, id: NodeId) {
@@ -93,7 +97,11 @@ export class ShardNode {
     const isConnected = (other: NodeId): boolean =>
       transport.peers().some((peer) => peer.node === other && peer.connected);
     const metadata = noMetadata;
-    const options = { node, host, engine, clock, log: silentLog, onFatal, isConnected, metadata };
+    const onOwner = (slot: Slot, { shard, epoch }: SlotOwner): void => {
+      this.owners.push(`${slot}: ${shard}@${epoch}`);
+    };
+    const told = { onFatal, onOwner, log: silentLog };
+    const options = { node, host, engine, clock, isConnected, metadata, ...told };
     const shards = new LocalShards(options);
     await shards.recover(log.recovered);
     shards.follow(shardsOf(topology));

@@ -49,6 +49,15 @@ describe("a node's view of the cluster", () => {
     expect(view.ownerOf(slot(5))).to.include({ shard: 1, epoch: 4 });
   });
 
+  it('D31: keeps what was said before there was a map, if the slot has moved since its birth', () => {
+    const view = new ClusterView();
+    view.learnOwner(slot(5), { shard: 2, epoch: 3 });
+    view.learnOwner(slot(6), { shard: 2, epoch: 1 });
+    expect(view.shardOf(slot(5))).to.equal(undefined);
+    view.update(half(3, 1, 2));
+    expect([view.shardOf(slot(5))?.id, view.shardOf(slot(6))?.id]).to.deep.equal([2, 1]);
+  });
+
   it('asks of a shard elsewhere the leader it heard of, and last whom it could not reach', () => {
     const remote = new RemoteReplicas(shard(1, [1, 2, 3]));
     expect(remote.bestNode).to.equal(1);
