@@ -39,6 +39,7 @@ export interface RequestHeader {
   redirect?: boolean;
   token?: Uint8Array;
   returnToken?: boolean;
+  wantLogTime?: boolean;
 }
 
 export interface ReplyHeader {
@@ -188,6 +189,7 @@ export interface ScanReply {
   kvs?: KeyValueMessage[];
   cursor?: Uint8Array;
   done?: boolean;
+  nextSlot?: Optional<number>;
 }
 
 export interface ErrorDetail {

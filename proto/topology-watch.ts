@@ -27,14 +27,24 @@ export interface TopologyWatchOptions {
   readonly after: (ms: number, fire: () => void) => () => void;
   /** The connection keeps the process alive. */
   readonly holdsProcess: boolean;
+  /** A throw ends the watch. */
   readonly onEvent: (event: WatchEvent) => void;
   /** The watch is over, and why. Called once; not after it was stopped. */
   readonly onEnd: (reason: string) => void;
 }
 
-/** Returns what stops it. */
+/** Returns what stops it. An address that is none ends it a turn later, like one that does not answer. */
 export function watchTopology(options: TopologyWatchOptions): () => void {
-  const watch = new OpenWatch(options);
+  let watch: OpenWatch;
+  try {
+    watch = new OpenWatch(options);
+  } catch (error) {
+    return options.after(0, () => {
+      options.onEnd(
+        `'${options.endpoint}' is no address that can be connected to: ${String(error)}`,
+      );
+    });
+  }
   return () => {
     watch.end(undefined);
   };
@@ -120,16 +130,15 @@ class OpenWatch {
     }
   }
 
+  /** An event that cannot be read, or not be taken, says as little as silence: another node is next. */
   private tell(message: Buffer): void {
-    let event: WatchEvent;
     try {
-      event = eventCodec.decode(message);
+      const event = eventCodec.decode(message);
+      this.expectWithin((event.heartbeatMs ?? 0) * missedMax || firstEventMs);
+      this.options.onEvent(event);
     } catch (error) {
       this.end(`a malformed event: ${String(error)}`);
-      return;
     }
-    this.expectWithin((event.heartbeatMs ?? 0) * missedMax || firstEventMs);
-    this.options.onEvent(event);
   }
 
   private expectWithin(ms: number): void {

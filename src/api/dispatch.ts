@@ -25,6 +25,7 @@ export interface ReadResult {
   readonly values: readonly (KeyValue | undefined)[];
   /** Of the slots of the keys, in their order. */
   readonly positions: readonly SlotPosition[];
+  /** 0: the replica does not lead. */
   readonly logTimeMs: number;
 }
 
@@ -158,6 +159,8 @@ export type Done<T> = (
 export interface ReadRequest extends Routed {
   readonly keys: readonly Uint8Array[];
   readonly level: Level;
+  /** Only the leader is to answer, with its log time. */
+  readonly wantLogTime?: boolean;
 }
 
 export interface ScanRequestHere extends Passable {
@@ -221,13 +224,19 @@ export class Dispatch {
     });
   }
 
-  /** Any replica reads for itself, also a follower's. */
+  /** Any replica reads for itself, also a follower's, unless log time is asked for. */
   read(request: ReadRequest, done: Done<ReadResult>): void {
+    const { keys, level, call, wantLogTime = false } = request;
     this.persevere(request, done, (route, answer) => {
       if (route.kind === 'remote') this.passOnTo(route.shard, request, answer);
+      else if (wantLogTime && !route.shard.isLeader)
+        this.passOn(route.shard.leaderNode, request, answer);
       else {
-        route.shard.read(request.keys, request.level, request.call, (error, result) => {
-          answer(error, result, undefined);
+        route.shard.read(keys, level, call, (error, result) => {
+          // Elected just now, or deposed: its time has not begun, or is not its own any more.
+          if (wantLogTime && result?.logTimeMs === 0)
+            answer(notLeader(undefined, undefined), undefined, undefined);
+          else answer(error, result, undefined);
         });
       }
     });
@@ -241,7 +250,10 @@ export class Dispatch {
       done(toKvError(error), undefined, undefined);
       return;
     }
-    this.persevere({ ...request, slot }, done, (route, answer) => {
+    const explained: Done<ScanPage> = (error, result, forwarded) => {
+      done(error && this.explain(error, slot), result, forwarded);
+    };
+    this.persevere({ ...request, slot }, explained, (route, answer) => {
       if (route.kind === 'remote') this.passOnTo(route.shard, { ...request, slot }, answer);
       else {
         route.shard.scan(request.page, request.call, (error, result) => {

@@ -118,6 +118,7 @@ export class KvService {
         level,
         call,
         redirect: request.header?.redirect === true,
+        wantLogTime: request.header?.wantLogTime === true,
         path: `${servicePath}Get`,
         request: () => bytes,
       },

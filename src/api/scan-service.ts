@@ -7,6 +7,7 @@ import type { ScanReply, ScanRequest } from '../../proto/messages.js';
 import type { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import { slot, slotCount, type Slot } from '../router/slot.js';
+import { decodeCursor } from '../shard/scan-cursor.js';
 import { checkKey, invalid } from './convert.js';
 import type { Deadlines, Expiring } from './deadlines.js';
 import type { Dispatch, ScanPage, ScanPageRequest } from './dispatch.js';
@@ -41,7 +42,7 @@ export class ScanService {
     this.options = options;
   }
 
-  /** One page as a unary call: what a node asks of another that has the shard. */
+  /** One page as a unary call: what clients ask, and a node of another that has the shard. */
   readonly unaryPage: UnaryMethod = (bytes, call, done) => {
     try {
       const request = decoded(bytes);
@@ -60,7 +61,8 @@ export class ScanService {
     const { dispatch } = this.options;
     const token = tokenFor(asked, dispatch.clusterId, () => positions);
     const header = { mapVersion: dispatch.mapVersion(), logTimeMs, ...token };
-    return { header, kvs: [...kvs], cursor, done };
+    const next = cursor.byteLength === 0 ? {} : { nextSlot: decodeCursor(cursor).slot };
+    return { header, kvs: [...kvs], cursor, done, ...next };
   }
 
   /** Sends pages until the keys, the limit or the client's patience end. Rejects with KvError. */
@@ -131,6 +133,7 @@ export class ScanService {
   ): void {
     const { slot, cursor, afterKey, prefix, keysOnly } = page;
     this.options.dispatch.onMapVersion(header?.mapVersion);
+    const redirect = header?.redirect === true;
     const request = (): Uint8Array =>
       requestCodec.encode({
         header,
@@ -145,7 +148,7 @@ export class ScanService {
         ...(maxStalenessMs === undefined ? {} : { maxStalenessMs }),
       });
     this.options.dispatch.scan(
-      { page, call, redirect: false, path: scanPagePath, request },
+      { page, call, redirect, path: scanPagePath, request },
       (error, result, forwarded) => {
         if (forwarded === undefined) done(error, result);
         else done(undefined, this.pageOf(replyCodec.decode(forwarded)));

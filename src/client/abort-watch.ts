@@ -10,7 +10,8 @@ interface Watch {
 const watches = new WeakMap<AbortSignal, Watch>();
 
 /** `react` is called once at most: when the signal is aborted, unless `stopWatching` came before. */
-export function watchAbort(signal: AbortSignal, react: () => void): void {
+export function watchAbort(signal: AbortSignal | undefined, react: () => void): void {
+  if (signal === undefined) return;
   let watch = watches.get(signal);
   if (watch === undefined) {
     const reactions = new Set<() => void>();
@@ -25,9 +26,9 @@ export function watchAbort(signal: AbortSignal, react: () => void): void {
   watch.reactions.add(react);
 }
 
-export function stopWatching(signal: AbortSignal, react: () => void): void {
-  const watch = watches.get(signal);
-  if (watch === undefined) return;
+export function stopWatching(signal: AbortSignal | undefined, react: () => void): void {
+  const watch = signal && watches.get(signal);
+  if (signal === undefined || watch === undefined) return;
   watch.reactions.delete(react);
   if (watch.reactions.size > 0) return;
   // A signal may live as long as the program: nothing of a finished call stays with it.

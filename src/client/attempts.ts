@@ -18,6 +18,11 @@ const passing: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'KV_DEADLINE',
 ]);
 
+/** Another attempt may fare better. */
+export function isPassing({ code }: KvError): boolean {
+  return passing.has(code);
+}
+
 export class Attempts {
   private readonly kept: FailedAttempt[] = [];
   private count = 0;
@@ -51,7 +56,7 @@ export class Attempts {
     this.kept.push({ endpoint, code: error.code, message: error.message });
     if (this.kept.length > keptMax) this.kept.shift();
     const waitMs = this.waitMs(error);
-    return passing.has(error.code) && Date.now() + waitMs < deadline ? waitMs : undefined;
+    return isPassing(error) && Date.now() + waitMs < deadline ? waitMs : undefined;
   }
 
   /** What the caller gets for good. */

@@ -5,8 +5,9 @@
  * Bounds: operations in work, their bytes, operations and bytes of one batch, batches of one stream.
  */
 import type { BatchReply, OperationResultMessage } from '../../proto/messages.js';
-import { KvError, type Outcome } from '../errors.js';
+import { KvError } from '../errors.js';
 import { attemptMsMax } from './attempts.js';
+import { closedError } from './connections.js';
 import { ownedResult, type Operation } from './operation.js';
 import type { Routes } from './routes.js';
 import type { Sender } from './senders.js';
@@ -113,8 +114,8 @@ export class Batcher {
 
   private laneOf({ slot, alone, bytes, attempts, anyReplica }: Operation): Lane {
     const { routes, together, alone: unary } = this.options;
-    const endpoint = anyReplica ? routes.nextEndpoint() : routes.endpointOf(slot);
-    const redirect = attempts.redirect && slot !== undefined;
+    const endpoint = anyReplica ? routes.nextEndpoint(slot) : routes.endpointOf(slot);
+    const redirect = attempts.redirect && slot !== undefined && !anyReplica;
     const single = alone || bytes > batchBytesMax;
     const shard = slot === undefined ? undefined : routes.shardOf(slot);
     const name = `${endpoint} ${redirect ? 'redirect' : 'forward'} ${single ? 'alone' : (shard ?? '')}`;
@@ -234,7 +235,8 @@ export class Batcher {
     }
     for (const [waitMs, operations] of waiting) {
       if (waitMs === 0) this.resume(operations);
-      else setTimeout(this.resume, waitMs, operations);
+      // Each operation's own timer holds the process while it waits.
+      else setTimeout(this.resume, waitMs, operations).unref();
     }
   }
 
@@ -270,10 +272,6 @@ function errorOfResult(result: OperationResultMessage, endpoint: string): KvErro
     code: 'KV_INTERNAL',
     outcome: 'unknown',
   });
-}
-
-function closedError(outcome: Outcome): KvError {
-  return new KvError('the client was closed', { code: 'KV_CANCELLED', outcome });
 }
 
 function fullError(): KvError {

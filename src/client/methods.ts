@@ -42,7 +42,7 @@ export const methods = {
   txn: method<TxnRequest, TxnReply>('KV/Txn', 'TxnRequest', 'TxnReply'),
   batch: method<BatchRequest, BatchReply>('KV/Batch', 'BatchRequest', 'BatchReply'),
   pipeline: method<BatchRequest, BatchReply>('KV/Pipeline', 'BatchRequest', 'BatchReply'),
-  scan: method<ScanRequest, ScanReply>('KV/Scan', 'ScanRequest', 'ScanReply'),
+  scanPage: method<ScanRequest, ScanReply>('KV/ScanPage', 'ScanRequest', 'ScanReply'),
   status: method<StatusRequest, StatusReply>('Admin/Status', 'StatusRequest', 'StatusReply'),
   initCluster: method<InitClusterRequest, TopologyReply>(
     'Admin/InitCluster',

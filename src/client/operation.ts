@@ -59,11 +59,11 @@ export class Operation {
     this.isWrite = Boolean(write);
     this.attempts = new Attempts(!write);
     this.anyReplica = isForAnyReplica(get?.level);
-    this.slot = this.anyReplica || !(key instanceof Uint8Array) ? undefined : slotOf(key);
+    this.slot = key instanceof Uint8Array ? slotOf(key) : undefined;
     this.bytes = (key?.byteLength ?? 0) + (put?.value.byteLength ?? 0) + overheadBytes;
     this.returnsValue = !write || isConditional(message);
     this.timer = setTimeout(this.expire, deadline - Date.now());
-    if (signal) watchAbort(signal, this.abort);
+    watchAbort(signal, this.abort);
   }
 
   resolve(result: OperationResultMessage): void {
@@ -94,7 +94,7 @@ export class Operation {
     if (this.settled) return false;
     this.settled = true;
     clearTimeout(this.timer);
-    if (this.spec.signal) stopWatching(this.spec.signal, this.abort);
+    stopWatching(this.spec.signal, this.abort);
     this.onSettled();
     return true;
   }

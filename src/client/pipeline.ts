@@ -31,6 +31,7 @@ type Stream = ClientDuplexStream<Buffer, BatchReply>;
 
 export class Pipeline {
   private readonly endpoint: string;
+  /** Throws KvError. */
   private readonly clientOf: () => Client;
   private stream: Stream | undefined;
   private readonly flying = new Map<number, Flying>();
@@ -51,16 +52,17 @@ export class Pipeline {
   send(request: BatchRequest & { readonly timeoutMs: number }, done: BatchDone): void {
     const id = this.nextId++;
     let encoded: Buffer;
+    let stream: Stream;
     try {
       encoded = methods.pipeline.encode({ ...request, id });
+      stream = this.stream ??= this.open();
     } catch (error) {
       queueMicrotask(() => {
-        done(malformed(error), undefined);
+        done(error instanceof KvError ? error : malformed(error), undefined);
       });
       return;
     }
     clearTimeout(this.idleTimer);
-    const stream = (this.stream ??= this.open());
     const timer = setTimeout(() => {
       this.fail(stream, silent(this.endpoint));
     }, request.timeoutMs + graceMs);

@@ -30,32 +30,30 @@ import type {
   TxnReply,
   TxnRequest,
 } from '../../proto/messages.js';
-import { ReadLevel } from '../../proto/messages.js';
-import { slot as slotNumber, slotOf } from '../router/slot.js';
-import { Attempts } from './attempts.js';
+import { slotOf } from '../router/slot.js';
 import { Batcher } from './batcher.js';
-import { Connections } from './connections.js';
+import { closedError, Connections } from './connections.js';
 import { LogTime, type CallBounds } from './log-time.js';
 import { methods } from './methods.js';
 import { Operation } from './operation.js';
 import {
   checkBytes,
   checkMessage,
+  checkTxn,
   isForAnyReplica,
-  slotOfTxn,
+  keyWritten,
   withSession,
   withToken,
 } from './requests.js';
-import { pause, RetriedCalls } from './retried-calls.js';
+import { RetriedCalls } from './retried-calls.js';
 import { Routes } from './routes.js';
+import { scanPages } from './scan.js';
 import { asKvError, PipelineSender, UnarySender } from './senders.js';
 import { SessionBook } from './session-book.js';
 import type { SessionToken } from './session-token.js';
 import { TopologyCache } from './topology-cache.js';
-import { callStream, callUnary, cancelledError, detailOfError, type Method } from './wire.js';
+import { callUnary, cancelledError, detailOfError, type Method } from './wire.js';
 
-/** A stream of pages is cut after an hour, and gone on with from its cursor. */
-const scanMsMax = 3_600_000;
 /** Below the lifetime of a session's writes (50 s), so that no retry comes too late to be known. */
 const timeoutMsMax = 45_000;
 /** What `batch` has under way at once. */
@@ -92,6 +90,9 @@ type Txn = Omit<TxnRequest, 'header' | 'session'>;
 interface WithHeader {
   header?: ReplyHeader | null | undefined;
 }
+interface WithSession {
+  session?: SessionMessage | null | undefined;
+}
 
 /** All methods reject with KvError. Writes carry a session: a retry never writes twice. */
 export class QuorateClient {
@@ -122,9 +123,7 @@ export class QuorateClient {
       this.learn(header);
     };
     this.batcher = new Batcher({ routes, together, alone, onReply });
-    this.logTime = new LogTime(this.book, async (bounds) => {
-      await this.read({ key: new Uint8Array([0]) }, bounds);
-    });
+    this.logTime = new LogTime(this.book, (key, deadline) => this.askTime(key, deadline));
   }
 
   get(request: GetRequest, options: OperationOptions = {}): Promise<GetReply> {
@@ -132,40 +131,31 @@ export class QuorateClient {
   }
 
   put(request: Put, options: OperationOptions = {}): Promise<PutReply> {
-    return this.write(options, async (session, bounds) => {
-      const put: PutRequest = { ...request, session };
-      checkMessage({ put });
-      if (this.batching) return replyOf((await this.run({ put }, bounds)).put);
-      return this.alone(methods.put, put, bounds);
+    return this.writeOne(methods.put, request, options, {
+      message: (put) => ({ put }),
+      reply: ({ put }) => put,
     });
   }
 
   delete(request: Delete, options: OperationOptions = {}): Promise<DeleteReply> {
-    return this.write(options, async (session, bounds) => {
-      const del: DeleteRequest = { ...request, session };
-      checkMessage({ delete: del });
-      if (this.batching) return replyOf((await this.run({ delete: del }, bounds)).delete);
-      return this.alone(methods.delete, del, bounds);
+    return this.writeOne(methods.delete, request, options, {
+      message: (del) => ({ delete: del }),
+      reply: (result) => result.delete,
     });
   }
 
   increment(request: Increment, options: OperationOptions = {}): Promise<IncrementReply> {
-    return this.write(options, async (session, bounds) => {
-      const increment: IncrementRequest = { ...request, session };
-      checkMessage({ increment });
-      if (this.batching) return replyOf((await this.run({ increment }, bounds)).increment);
-      return this.alone(methods.increment, increment, bounds);
+    return this.writeOne(methods.increment, request, options, {
+      message: (increment) => ({ increment }),
+      reply: ({ increment }) => increment,
     });
   }
 
   /** All keys in one slot (use a `{tag}`). */
-  txn(request: Txn, options: OperationOptions = {}): Promise<TxnReply> {
-    return this.write(options, (session, bounds) =>
-      this.calls.call(
-        methods.txn,
-        { ...request, session },
-        { ...bounds, header: bounds.token?.headerOf('none'), slot: slotOfTxn(request) },
-      ),
+  async txn(request: Txn, options: OperationOptions = {}): Promise<TxnReply> {
+    const key = checkTxn(request);
+    return this.write(key, options, (session, bounds) =>
+      this.callAlone(methods.txn, { ...request, session }, key, bounds),
     );
   }
 
@@ -180,63 +170,27 @@ export class QuorateClient {
   ): Promise<readonly OperationResultMessage[]> {
     this.topologyCache.open();
     const bounds = this.boundsOf(options);
-    if (operations.some(({ get }) => !get)) await this.logTime.known(bounds);
+    const written = operations.map(keyWritten).find((key) => key !== undefined);
+    if (written !== undefined) await this.timeKnown(written, bounds);
     const results: OperationResultMessage[] = [];
     while (results.length < operations.length) {
-      if (bounds.signal?.aborted === true)
-        throw cancelledError(results.length > 0 ? 'unknown' : 'notApplied');
+      const outcome = results.length > 0 ? 'unknown' : 'notApplied';
+      if (bounds.signal?.aborted === true) throw cancelledError(outcome);
+      if (this.connections.closed.aborted) throw closedError(outcome);
       const slice = sliceFrom(operations, results.length);
       results.push(...(await Promise.all(slice.map((each) => this.resultOf(each, bounds)))));
     }
     return results;
   }
 
-  /** Pages of a scan; goes on at another node, from the last cursor, when one fails. */
+  /**
+   * Pages of a scan, slot by slot, each from a node that has the slot; the timeout is for one page. Goes
+   * on where it was, and no key comes twice, when nodes fail and slots move. Begin again with the last
+   * `cursor` after a failure.
+   */
   async *scan(request: ScanRequest, options: OperationOptions = {}): AsyncGenerator<ScanReply> {
-    // A scan goes on from its cursor; the server takes one beginning, not two.
-    const { afterKey, ...unplaced } = request;
-    const { token } = options;
-    const level = request.level ?? ReadLevel.AT_LEAST;
-    const slot = typeof request.slot === 'number' ? slotNumber(request.slot) : undefined;
-    let { cursor } = request;
-    let left = request.limit ?? 0;
-    let { deadline } = this.boundsOf(options);
-    let attempts = new Attempts(true);
-    const isAborted = (): boolean => options.signal?.aborted === true;
-    for (;;) {
-      if (isAborted()) throw attempts.conclude(cancelledError('notApplied'));
-      const endpoint = this.routes.endpointOf(slot);
-      try {
-        const rest: ScanRequest = {
-          ...unplaced,
-          limit: left,
-          ...(afterKey === undefined || cursor !== request.cursor ? {} : { afterKey }),
-          ...(cursor === undefined ? {} : { cursor }),
-          ...(token === undefined ? {} : { level, header: token.headerOf(slot ?? 'all') }),
-        };
-        const pages = callStream(this.connections.to(endpoint), methods.scan, rest, {
-          deadline: Date.now() + scanMsMax,
-          endpoint,
-          signal: options.signal,
-        });
-        for await (const page of pages) {
-          ({ deadline } = this.boundsOf(options));
-          attempts = new Attempts(true);
-          cursor = page.cursor ?? cursor;
-          token?.learn(page.header);
-          if (left > 0) left = Math.max(0, left - (page.kvs?.length ?? 0));
-          yield page;
-          if (page.done === true) return;
-        }
-        return;
-      } catch (reason) {
-        const error = asKvError(reason);
-        const waitMs = attempts.next(endpoint, error, deadline);
-        this.routes.onFailure(slot, endpoint, error);
-        if (waitMs === undefined || isAborted()) throw attempts.conclude(error);
-        await pause(waitMs, options.signal);
-      }
-    }
+    this.topologyCache.open();
+    yield* scanPages(this.calls, request, () => this.boundsOf(options));
   }
 
   /** Of the node at `endpoint` itself; asked once, not retried elsewhere. */
@@ -288,7 +242,10 @@ export class QuorateClient {
     return this.at(endpoint, methods.replicaHash, request, options);
   }
 
-  /** Operations under way reject with KV_CANCELLED. */
+  /**
+   * Whatever is under way rejects with KV_CANCELLED, and so does every later call. Nothing of the client
+   * keeps the process alive afterwards.
+   */
   close(): void {
     this.topologyCache.close();
     this.batcher.close();
@@ -301,8 +258,7 @@ export class QuorateClient {
     request: Q,
     options: OperationOptions,
   ): Promise<R> {
-    const bounds = { ...this.boundsOf(options), endpoint };
-    return callUnary(this.connections.to(endpoint), called, request, bounds);
+    return callUnary(this.connections, called, request, { ...this.boundsOf(options), endpoint });
   }
 
   private async read(request: GetRequest, bounds: CallBounds): Promise<GetReply> {
@@ -318,11 +274,10 @@ export class QuorateClient {
   private async readAlone(request: GetRequest, bounds: CallBounds): Promise<GetReply> {
     const { token } = bounds;
     const get = (token && withToken({ get: request }, token).get) ?? request;
-    const anyReplica = isForAnyReplica(get.level);
     const reply = await this.calls.call(methods.get, get, {
       ...bounds,
-      anyReplica,
-      slot: anyReplica ? undefined : slotOf(get.key),
+      anyReplica: isForAnyReplica(get.level),
+      slot: slotOf(get.key),
       header: get.header ?? undefined,
       isRead: true,
     });
@@ -330,28 +285,61 @@ export class QuorateClient {
     return reply;
   }
 
+  /** Log time: of the leader of the key's shard. */
+  private async askTime(key: Uint8Array, deadline: number): Promise<void> {
+    const header = { wantLogTime: true };
+    const options = { deadline, slot: slotOf(key), isRead: true, header };
+    this.learn((await this.calls.call(methods.get, { key }, options)).header);
+    if (!this.book.knowsLogTime) throw asKvError(new Error('the leader did not tell its time'));
+  }
+
+  private async timeKnown(key: Uint8Array, bounds: CallBounds): Promise<void> {
+    if (!this.book.knowsLogTime) await this.logTime.known(key, bounds);
+  }
+
+  private async writeOne<Q extends { readonly key: Uint8Array }, R extends WithHeader>(
+    called: Method<Q & WithSession, R>,
+    request: Q,
+    options: OperationOptions,
+    inBatch: {
+      readonly message: (request: Q & WithSession) => OperationMessage;
+      readonly reply: (result: OperationResultMessage) => R | null | undefined;
+    },
+  ): Promise<R> {
+    checkMessage(inBatch.message({ ...request, session: undefined }));
+    return this.write(request.key, options, async (session, bounds) => {
+      const full = { ...request, session };
+      return this.batching
+        ? replyOf(inBatch.reply(await this.run(inBatch.message(full), bounds)))
+        : this.callAlone(called, full, request.key, bounds);
+    });
+  }
+
   /** A write that is a call of its own. */
-  private alone<Q extends { readonly key: Uint8Array }, R extends object>(
+  private callAlone<Q extends object, R extends object>(
     called: Method<Q, R>,
     request: Q,
+    key: Uint8Array,
     bounds: CallBounds,
   ): Promise<R> {
     const header = bounds.token?.headerOf('none');
-    return this.calls.call(called, request, { ...bounds, header, slot: slotOf(request.key) });
+    return this.calls.call(called, request, { ...bounds, header, slot: slotOf(key) });
   }
 
+  /** `key`: the write's, or one of several in one slot. */
   private async write<R extends WithHeader>(
+    key: Uint8Array,
     options: OperationOptions,
     send: (session: SessionMessage, bounds: CallBounds) => Promise<R>,
   ): Promise<R> {
     this.topologyCache.open();
     const bounds = this.boundsOf(options);
-    if (!this.book.knowsLogTime) await this.logTime.known(bounds);
+    await this.timeKnown(key, bounds);
     const session = this.book.begin();
     try {
       const reply = await send(session, bounds);
       this.learn(reply.header);
-      bounds.token?.learn(reply.header);
+      bounds.token?.learn(reply.header, 'unknown');
       return reply;
     } finally {
       this.book.end(session);
@@ -368,7 +356,7 @@ export class QuorateClient {
       const message = session ? withSession(operation, session) : operation;
       const result = await this.run(message, bounds);
       const { get, put, delete: del, increment } = result;
-      bounds.token?.learn((get ?? put ?? del ?? increment)?.header);
+      bounds.token?.learn((get ?? put ?? del ?? increment)?.header, get ? 'notApplied' : 'unknown');
       return result;
     } catch (error) {
       return { error: detailOfError(asKvError(error)) };

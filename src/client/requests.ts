@@ -6,7 +6,7 @@ import {
   type TxnRequest,
 } from '../../proto/messages.js';
 import { KvError } from '../errors.js';
-import { slotOf, type Slot } from '../router/slot.js';
+import { slotOf } from '../router/slot.js';
 import type { SessionToken } from './session-token.js';
 
 export function withSession(
@@ -35,15 +35,30 @@ export function isForAnyReplica(level: number | undefined): boolean {
   return level === ReadLevel.STALE || level === ReadLevel.AT_LEAST;
 }
 
-/** The first key decides: the server refuses a transaction over several slots. */
-export function slotOfTxn({
+/**
+ * Checks the fields of a transaction. Its first key decides where it goes: the server refuses one over
+ * several slots. Throws KvError.
+ */
+export function checkTxn({
   compare = [],
   then = [],
   else: otherwise = [],
-}: TxnRequest): Slot | undefined {
-  const [operation] = [...then, ...otherwise];
-  const key = compare[0]?.key ?? keyOf(operation ?? {});
-  return key === undefined ? undefined : slotOf(key);
+}: TxnRequest): Uint8Array {
+  const operations = [...then, ...otherwise];
+  for (const { key } of compare) checkBytes('key', key);
+  for (const operation of operations) checkMessage(operation);
+  const key = compare[0]?.key ?? keyOf(operations[0] ?? {});
+  if (key !== undefined) return key;
+  throw new KvError('a transaction needs at least one compare or operation', {
+    code: 'KV_INVALID',
+    outcome: 'notApplied',
+  });
+}
+
+/** Undefined: it writes nothing, or its key is none. */
+export function keyWritten(message: OperationMessage): Uint8Array | undefined {
+  const key: unknown = message.get ? undefined : keyOf(message);
+  return key instanceof Uint8Array ? key : undefined;
 }
 
 function keyOf(message: OperationMessage): Uint8Array | undefined {

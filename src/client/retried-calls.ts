@@ -12,10 +12,10 @@ export interface RetriedCallOptions {
   /** Of the whole call. Milliseconds since 1970. */
   readonly deadline: number;
   readonly signal?: AbortSignal | undefined;
-  /** Its shard's leader is asked first; undefined: any node will do. */
+  /** Its shard's leader is asked first, unless any replica will do; undefined: any node. */
   readonly slot?: Slot | undefined;
   readonly isRead?: boolean;
-  /** Asks each node in its turn. */
+  /** Asks each node in its turn; with a slot each one that has a replica of its shard. */
   readonly anyReplica?: boolean;
   /** What the request's header says beside the routing. */
   readonly header?: RequestHeader | undefined;
@@ -39,13 +39,13 @@ export class RetriedCalls {
     const attempts = new Attempts(isRead);
     for (;;) {
       const { routes } = this;
-      const endpoint = anyReplica ? routes.nextEndpoint() : routes.endpointOf(slot);
-      const redirect = attempts.redirect && slot !== undefined;
+      const endpoint = anyReplica ? routes.nextEndpoint(slot) : routes.endpointOf(slot);
+      const redirect = attempts.redirect && slot !== undefined && !anyReplica;
       // Where a request has no header it is left out when it is encoded.
       const header = { mapVersion: this.routes.mapVersion, redirect, ...own };
       try {
         const reply = await callUnary(
-          this.connections.to(endpoint),
+          this.connections,
           called,
           { ...request, header },
           { deadline: Math.min(deadline, Date.now() + attemptMsMax), endpoint, signal },
@@ -58,22 +58,22 @@ export class RetriedCalls {
         const waitMs = attempts.next(endpoint, error, deadline);
         this.routes.onFailure(slot, endpoint, error);
         if (waitMs === undefined) throw attempts.conclude(error);
-        if (waitMs > 0) await pause(waitMs, signal);
+        if (waitMs > 0) await pause(waitMs, [signal, this.connections.closed]);
         if (signal?.aborted === true) throw attempts.conclude(cancelledError(attempts.outcome));
       }
     }
   }
 }
 
-/** Ends early when the signal says so. */
-export function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+/** Ends early when one of the signals says so. */
+function pause(ms: number, signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return new Promise((resolve) => {
     const end = (): void => {
       clearTimeout(timer);
-      if (signal) stopWatching(signal, end);
+      for (const signal of signals) stopWatching(signal, end);
       resolve();
     };
     const timer = setTimeout(end, ms);
-    if (signal) watchAbort(signal, end);
+    for (const signal of signals) watchAbort(signal, end);
   });
 }

@@ -51,8 +51,8 @@ export class Routes {
   private ranges: readonly SlotRangeInfo[] = [];
   /** Client addresses of the nodes that are in the cluster. */
   private addresses: ReadonlyMap<number, string> = new Map();
-  /** Nodes with a replica of a shard, the one that is to lead it first. */
-  private replicas: ReadonlyMap<number, readonly number[]> = new Map();
+  /** Addresses of the nodes with a replica of a shard, the one that is to lead it first. */
+  private replicas = new Map<number, readonly string[]>();
   /** Owners that nodes named with a higher epoch than the map's (rule D31). */
   private readonly ahead = new Map<Slot, Owner>();
 
@@ -77,14 +77,14 @@ export class Routes {
     return this.endpoints[this.current % this.endpoints.length] ?? '';
   }
 
-  /** Each node in its turn, for reads that any replica may answer. */
-  nextEndpoint(): string {
-    const { length } = this.endpoints;
-    for (let n = 0; n < length; n++) {
-      const endpoint = this.endpoints[this.turn++ % length] ?? '';
-      if (!this.avoids(endpoint)) return endpoint;
-    }
-    return this.endpointOf(undefined);
+  /**
+   * For reads that any replica may answer: each node with a replica of the slot's shard in its turn;
+   * each of all nodes where that is not known, or no such node can be reached.
+   */
+  nextEndpoint(slot: Slot | undefined = undefined): string {
+    const shard = slot === undefined ? undefined : this.shardOf(slot);
+    const replicas = shard === undefined ? [] : (this.replicas.get(shard) ?? []);
+    return this.nextOf(replicas) ?? this.nextOf(this.endpoints) ?? this.endpointOf(undefined);
   }
 
   /** Undefined until the slot map is known. */
@@ -104,7 +104,7 @@ export class Routes {
       // One that was tried just now is not learnt: the others forward meanwhile.
       if (!this.avoids(leaderAddress)) this.leaders.set(place, leaderAddress);
     } else if (elsewhere.has(code)) {
-      if (place !== undefined && this.leaders.get(place) === endpoint) this.leaders.delete(place);
+      if (place !== undefined) this.putLast(place, endpoint);
       this.passBy(endpoint);
     }
   }
@@ -123,9 +123,10 @@ export class Routes {
     else if (this.topology.clusterId !== clusterId) return;
     this.topology = topology;
     this.ranges = slots;
-    this.replicas = new Map(shards.map((shard) => [shard.shardId, shard.nodes]));
     const present = nodes.filter(({ state }) => state !== 'removed');
     this.addresses = new Map(present.map((node) => [node.nodeId, node.clientAddress]));
+    const addressOf = (node: number): string[] => [this.addresses.get(node) ?? []].flat();
+    this.replicas = new Map(shards.map((each) => [each.shardId, each.nodes.flatMap(addressOf)]));
     for (const [slot, { epoch }] of this.ahead)
       if ((this.rangeOf(slot)?.epoch ?? 0) >= epoch) this.ahead.delete(slot);
     this.follow(nodes);
@@ -147,9 +148,21 @@ export class Routes {
     const shard = this.shardOf(slot);
     const leader = this.leaders.get(shard ?? slot);
     if (leader !== undefined || shard === undefined) return leader;
-    for (const node of this.replicas.get(shard) ?? []) {
-      const address = this.addresses.get(node);
-      if (address !== undefined && !this.avoids(address)) return address;
+    return this.replicas.get(shard)?.find((address) => !this.avoids(address));
+  }
+
+  /** It may be cut off from the others: they are asked first as long as no leader is known. */
+  private putLast(place: number, endpoint: string): void {
+    if (this.leaders.get(place) === endpoint) this.leaders.delete(place);
+    const replicas = this.replicas.get(place) ?? [];
+    if (!replicas.includes(endpoint)) return;
+    this.replicas.set(place, [...replicas.filter((each) => each !== endpoint), endpoint]);
+  }
+
+  private nextOf(addresses: readonly string[]): string | undefined {
+    for (let n = 0; n < addresses.length; n++) {
+      const address = addresses[this.turn++ % addresses.length] ?? '';
+      if (!this.avoids(address)) return address;
     }
     return undefined;
   }

@@ -67,7 +67,7 @@ export class UnarySender implements Sender {
   send({ endpoint, request }: OutgoingBatch, done: BatchDone): void {
     const deadline = Date.now() + request.timeoutMs;
     this.count(endpoint, 1);
-    callUnary(this.connections.to(endpoint), methods.batch, request, { deadline, endpoint }).then(
+    callUnary(this.connections, methods.batch, request, { deadline, endpoint }).then(
       (reply: BatchReply) => {
         this.count(endpoint, -1);
         done(undefined, reply);
@@ -80,7 +80,7 @@ export class UnarySender implements Sender {
   }
 
   close(): void {
-    // Its calls end with their channels or by their deadlines.
+    // Its calls end with the connections.
   }
 
   private count(endpoint: string, change: number): void {

@@ -9,7 +9,7 @@ import type {
   SessionTokenMessage,
   SlotPositionMessage,
 } from '../../proto/messages.js';
-import { KvError } from '../errors.js';
+import { KvError, type Outcome } from '../errors.js';
 import type { Slot } from '../router/slot.js';
 
 const codec = codecOf<SessionTokenMessage>('quorate.v1.SessionToken');
@@ -54,18 +54,34 @@ export class SessionToken {
     this.take({ clusterId: other.clusterId, positions: [...other.positions.values()] });
   }
 
-  /** Takes in what a reply has seen. */
-  learn(header: ReplyHeader | null | undefined): void {
+  /**
+   * Takes in what a reply has seen. Throws KvError of that outcome; `unknown` for a write: it was
+   * carried out, and must not look as if nothing had been applied.
+   */
+  learn(header: ReplyHeader | null | undefined, outcome: Outcome = 'notApplied'): void {
     const bytes = header?.token;
-    if (bytes !== undefined && bytes.byteLength > 0) this.take(codec.decode(bytes));
+    if (bytes === undefined || bytes.byteLength === 0) return;
+    try {
+      this.take(codec.decode(bytes));
+    } catch (cause) {
+      const code = cause instanceof KvError ? cause.code : 'KV_INTERNAL';
+      const why = cause instanceof Error ? cause.message : String(cause);
+      const text = `the node answered, but what it saw does not go into the session: ${why}`;
+      throw new KvError(text, { code, outcome, cause });
+    }
   }
 
-  /** Of a read: with the position of its slot, or of all. A write waits for nothing. */
-  headerOf(slots: Slot | 'all' | 'none'): RequestHeader {
-    const positions = slots === 'all' ? [...this.positions.values()] : [];
-    const position = typeof slots === 'number' ? this.positions.get(slots) : undefined;
-    if (position !== undefined) positions.push(position);
-    return { token: this.encode(positions), returnToken: true };
+  /** Of a read: with the position of its slot, or of all from a slot on. A write waits for nothing. */
+  headerOf(slots: Slot | { readonly from: Slot } | 'none'): RequestHeader {
+    return { token: this.encode(this.positionsOf(slots)), returnToken: true };
+  }
+
+  private positionsOf(slots: Slot | { readonly from: Slot } | 'none'): SlotPositionMessage[] {
+    if (slots === 'none') return [];
+    if (typeof slots === 'object')
+      return [...this.positions.values()].filter(({ slot }) => slot >= slots.from);
+    const position = this.positions.get(slots);
+    return position === undefined ? [] : [position];
   }
 
   private encode(positions: SlotPositionMessage[]): Buffer {

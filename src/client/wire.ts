@@ -1,15 +1,10 @@
-/** From grpc-js errors to KvError, and unary and streaming calls as promises and iterators. */
-import {
-  Metadata,
-  status,
-  type Client,
-  type ClientReadableStream,
-  type ServiceError,
-} from '@grpc/grpc-js';
+/** From grpc-js errors to KvError, and unary calls as promises. */
+import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import { codecOf } from '../../proto/definitions.js';
 import { OutcomeCode, type ErrorDetail } from '../../proto/messages.js';
 import { KvError, type ErrorCode, type Outcome } from '../errors.js';
 import { stopWatching, watchAbort } from './abort-watch.js';
+import { closedError, type Connections } from './connections.js';
 
 interface StatusDetails {
   details?: { type_url: string; value: Uint8Array }[];
@@ -38,9 +33,8 @@ export function errorOfDetail(detail: ErrorDetail, cause?: unknown): KvError {
 
 /** A failed call as KvError. Without details the call never reached a Quorate node, or broke. */
 export function errorOfCall(error: ServiceError, endpoint: string): KvError {
-  const bytes = error.metadata.get('grpc-status-details-bin')[0];
-  const value = bytes instanceof Buffer ? statusCodec.decode(bytes).details?.[0]?.value : undefined;
-  if (value !== undefined) return errorOfDetail(detailCodec.decode(value), error);
+  const detail = detailOfCall(error);
+  if (detail !== undefined) return errorOfDetail(detail, error);
   if (error.code === status.UNAVAILABLE) {
     // grpc-js says this both when it could not connect and when a connection broke in the middle.
     const neverSent = /No connection established|ECONNREFUSED|Name resolution failed/.test(
@@ -65,6 +59,18 @@ export function errorOfCall(error: ServiceError, endpoint: string): KvError {
     outcome: error.code === status.UNIMPLEMENTED ? 'notApplied' : 'unknown',
     cause: error,
   });
+}
+
+/** Undefined: the node sent none, or bytes that are none; nobody would catch a throw here. */
+function detailOfCall({ metadata }: ServiceError): ErrorDetail | undefined {
+  const [bytes] = metadata.get('grpc-status-details-bin');
+  if (!(bytes instanceof Buffer)) return undefined;
+  try {
+    const value = statusCodec.decode(bytes).details?.[0]?.value;
+    return value && detailCodec.decode(value);
+  } catch {
+    return undefined;
+  }
 }
 
 /** What a status without details means: gRPC itself said it, not Quorate. */
@@ -127,66 +133,36 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** One attempt at one endpoint. Rejects with KvError. */
+/** One attempt at one endpoint. Rejects with KvError, also when the client is closed meanwhile. */
 export function callUnary<Request extends object, Reply extends object>(
-  client: Client,
+  connections: Connections,
   { path, encode, decode }: Method<Request, Reply>,
   request: Request,
-  options: CallOptions & { readonly endpoint: string },
+  { endpoint, deadline, signal }: CallOptions & { readonly endpoint: string },
 ): Promise<Reply> {
   return new Promise((resolve, reject) => {
-    if (options.signal?.aborted === true) {
-      reject(cancelledError('notApplied'));
-      return;
-    }
-    const call = client.makeUnaryRequest(
-      path,
-      encode,
-      decode,
-      request,
-      new Metadata(),
-      { deadline: options.deadline },
-      (error, reply) => {
-        if (options.signal) stopWatching(options.signal, cancel);
-        if (error !== null) reject(errorOfCall(error, options.endpoint));
-        else if (reply !== undefined) resolve(reply);
-      },
-    );
+    if (signal?.aborted === true) throw cancelledError('notApplied');
+    const { closed } = connections;
+    const call = connections
+      .to(endpoint)
+      .makeUnaryRequest(
+        path,
+        encode,
+        decode,
+        request,
+        new Metadata(),
+        { deadline },
+        (error, reply) => {
+          for (const each of [signal, closed]) stopWatching(each, cancel);
+          if (reply !== undefined) resolve(reply);
+          else if (error?.code === status.CANCELLED && closed.aborted)
+            reject(closedError('unknown'));
+          else if (error) reject(errorOfCall(error, endpoint));
+        },
+      );
     const cancel = (): void => {
       call.cancel();
     };
-    if (options.signal) watchAbort(options.signal, cancel);
+    for (const each of [signal, closed]) watchAbort(each, cancel);
   });
-}
-
-/** A server stream as an async iterator that throws KvError; leaving it cancels the call. */
-export async function* callStream<Request extends object, Reply extends object>(
-  client: Client,
-  { path, encode, decode }: Method<Request, Reply>,
-  request: Request,
-  options: CallOptions & { readonly endpoint: string },
-): AsyncGenerator<Reply> {
-  const stream: ClientReadableStream<Reply> = client.makeServerStreamRequest(
-    path,
-    encode,
-    decode,
-    request,
-    new Metadata(),
-    { deadline: options.deadline },
-  );
-  const cancel = (): void => {
-    stream.cancel();
-  };
-  if (options.signal) watchAbort(options.signal, cancel);
-  try {
-    for await (const reply of stream as AsyncIterable<Reply>) yield reply;
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && 'metadata' in error) {
-      throw errorOfCall(error as ServiceError, options.endpoint);
-    }
-    throw error;
-  } finally {
-    if (options.signal) stopWatching(options.signal, cancel);
-    stream.cancel();
-  }
 }

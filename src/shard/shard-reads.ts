@@ -15,7 +15,7 @@ export interface ReadResult {
   readonly refused: ReadonlyMap<number, KvError>;
   /** Of the slots of the keys, in their order; not below anything that `values` shows. */
   readonly positions: readonly SlotPosition[];
-  /** The shard's time now. */
+  /** The shard's time now; 0 on a replica that does not lead. */
   readonly logTimeMs: number;
 }
 
@@ -38,7 +38,7 @@ interface Look {
 export interface ReadSources {
   readonly machine: ShardMachine;
   readonly gate: ReadGate;
-  /** The shard's time now, ms. */
+  /** The shard's time now, ms; 0 on a replica that does not lead. */
   readonly nowMs: () => number;
   readonly onFatal: (error: Error) => void;
 }

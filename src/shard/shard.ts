@@ -120,14 +120,12 @@ export class Shard {
   }
 
   /**
-   * The shard's time now, as well as this replica can tell: applied log time stands still while
-   * nobody writes. Clients reckon the last moment of their writes from it.
+   * The shard's time now; 0 unless this replica leads. Clients reckon the last moment of their writes
+   * from it (rule D21). A follower knows no better: applied log time stands still while nobody writes,
+   * and would make writes expire at once; its own clock may be ahead, and would make leaders refuse them.
    */
   get nowMs(): number {
-    const { logTimeMs } = this.machine;
-    return this.leading
-      ? this.time.now(logTimeMs)
-      : Math.max(logTimeMs, Math.floor(this.clock.wallMs()));
+    return this.leading ? this.time.now(this.machine.logTimeMs) : 0;
   }
 
   close(): void {

@@ -20,6 +20,9 @@ import type {
   OperationMessage,
   OperationResultMessage,
   PutRequest,
+  ReplyHeader,
+  ScanReply,
+  ScanRequest,
   ShardInfo,
   SlotRangeInfo,
   TopologyReply,
@@ -27,6 +30,7 @@ import type {
   WatchRequest,
 } from '../../proto/messages.js';
 import { OutcomeCode } from '../../proto/messages.js';
+import { slot, slotCount, slotOf, type Slot } from '../../src/router/slot.js';
 
 type Stream = ServerDuplexStream<BatchRequest, BatchReply>;
 /** One Topology.Watch. */
@@ -61,6 +65,46 @@ export class FakeStore {
   /** Operations that changed something, in order: "put a=1". */
   readonly applied: string[] = [];
   revision = 0;
+
+  /**
+   * One page, of at most so many keys; it ends before the first slot that is not owned. Undefined: its
+   * first slot is not.
+   */
+  page(
+    { cursor, afterKey, limit = 0, slot: only }: ScanRequest,
+    { owns, lengthMax }: { readonly owns: (slot: Slot) => boolean; readonly lengthMax: number },
+  ): ScanReply | undefined {
+    // Not what real nodes give: a client must take cursors as they are.
+    const told = JSON.parse(text(cursor) || '{}') as { slot?: number; after?: string };
+    const after = afterKey?.byteLength ? text(afterKey) : told.after;
+    const start = afterKey?.byteLength ? slotOf(afterKey) : slot(told.slot ?? only ?? 0);
+    if (!owns(start)) return undefined;
+    const behind = (only ?? slotCount - 1) + 1;
+    let end: number = start;
+    while (end < behind && owns(slot(end))) end += 1;
+    const found = this.entries().filter(
+      (each) =>
+        each.slot < end && (each.slot > start || (each.slot === start && each.key > (after ?? ''))),
+    );
+    const kvs = found.slice(0, Math.min(limit || lengthMax, lengthMax)).map(({ key }) => ({
+      key: Buffer.from(key),
+      value: Buffer.from(this.values.get(key) ?? ''),
+      revision: 1,
+      expiresAtMs: 0,
+    }));
+    if (kvs.length === found.length && end === behind) return { kvs, done: true };
+    const last = found[kvs.length - 1];
+    const next =
+      kvs.length === found.length ? { slot: end } : { slot: last?.slot, after: last?.key };
+    return { kvs, cursor: Buffer.from(JSON.stringify(next)), nextSlot: next.slot ?? 0 };
+  }
+
+  /** Keys in the order of a scan. */
+  private entries(): { readonly slot: Slot; readonly key: string }[] {
+    return [...this.values.keys()]
+      .map((key) => ({ slot: slotOf(Buffer.from(key)), key }))
+      .sort((a, b) => a.slot - b.slot || (a.key < b.key ? -1 : 1));
+  }
 
   run(operation: OperationMessage): OperationResultMessage {
     if (operation.get) return { get: this.get(operation.get) };
@@ -110,7 +154,12 @@ export class FakeNode {
     call.answer();
   };
   /** Scripts a unary call; a detail is its error, undefined: it is answered. */
-  onUnary: (call: Unary) => ErrorDetail | undefined = () => undefined;
+  onUnary: (call: Unary) => ErrorDetail | 'silence' | undefined = () => undefined;
+  /** Pages of scans are of the slots it owns, and of so many keys at most. */
+  owns: (slot: Slot) => boolean = () => true;
+  pageLengthMax = 1000;
+  /** Goes into every header. */
+  token: Uint8Array = new Uint8Array();
   version = 0;
   slots: SlotRangeInfo[] = [];
   nodes: NodeInfo[] = [];
@@ -174,7 +223,7 @@ export class FakeNode {
         this.serve(stream);
       },
     };
-    for (const name of ['Get', 'Put', 'Increment', 'Batch', 'Txn']) {
+    for (const name of ['Get', 'Put', 'Increment', 'Batch', 'Txn', 'ScanPage']) {
       kv[name] = (call: ServerUnaryCall<object, object>, done: sendUnaryData<object>) => {
         this.answerUnary(name, call.request, done);
       };
@@ -234,19 +283,26 @@ export class FakeNode {
     };
   }
 
-  private get header(): { mapVersion: number; logTimeMs: number } {
-    return { mapVersion: this.version, logTimeMs: Date.now() };
+  private get header(): ReplyHeader {
+    return { mapVersion: this.version, logTimeMs: Date.now(), token: this.token };
   }
 
   private answerUnary(method: string, request: object, done: sendUnaryData<object>): void {
     const call = { method, request };
     this.unary.push(call);
-    const detail = this.onUnary(call);
+    const answer = this.onUnary(call);
+    if (answer === 'silence') return;
+    const { header, owns, pageLengthMax: lengthMax } = this;
+    const page = method === 'ScanPage' && this.store.page(request, { owns, lengthMax });
+    const detail = answer ?? (page === undefined ? refusal('KV_WRONG_SHARD') : undefined);
     if (detail !== undefined) {
       done({ code: 9, details: detail.message, metadata: metadataOf(detail) });
       return;
     }
-    const { header } = this;
+    if (page) {
+      done(null, { header, ...page });
+      return;
+    }
     if (method === 'Batch') {
       const { operations = [] }: BatchRequest = request;
       done(null, { header, results: operations.map((each) => this.store.run(each)) });

@@ -45,12 +45,15 @@ describe('a session token of the client', () => {
     token.learn(reply('c', at(1, 3, { epoch: 2, logTimeMs: 9 })));
     token.learn(undefined);
     token.learn({});
-    expect(sent(token, 'all')).to.deep.equal([at(1, 5, { epoch: 2, logTimeMs: 9 }), at(2, 1)]);
+    expect(sent(token, { from: slot(0) })).to.deep.equal([
+      at(1, 5, { epoch: 2, logTimeMs: 9 }),
+      at(2, 1),
+    ]);
   });
 
   it('D24: sends with a read the slot that it reads, and with a write none', () => {
     const token = new SessionToken();
-    expect(token.headerOf('all').token).to.have.length(0);
+    expect(token.headerOf({ from: slot(0) }).token).to.have.length(0);
     token.learn(reply('c', at(1, 5), at(2, 1)));
     expect(sent(token, slot(2))).to.deep.equal([at(2, 1)]);
     expect(sent(token, slot(3))).to.deep.equal([]);

@@ -71,9 +71,7 @@ async function rawBatch(
   try {
     const request = { operations: [...operations] };
     const deadline = Date.now() + 10_000;
-    return await errorOf(
-      callUnary(connections.to(endpoint), methods.batch, request, { deadline, endpoint }),
-    );
+    return await errorOf(callUnary(connections, methods.batch, request, { deadline, endpoint }));
   } finally {
     connections.close();
   }

@@ -112,7 +112,7 @@ describe('sessions over a cluster', function () {
     withCluster({ shards: 3 }, async ({ cluster }) => {
       const connections = new Connections();
       const batch = (endpoint: string, request: BatchRequest): Promise<BatchReply> =>
-        callUnary(connections.to(endpoint), methods.batch, request, {
+        callUnary(connections, methods.batch, request, {
           deadline: Date.now() + 20_000,
           endpoint,
         });
