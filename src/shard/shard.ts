@@ -59,7 +59,6 @@ const sessionSlackMs = 10_000;
 export class Shard {
   private readonly group: Group<CommandResult>;
   private readonly machine: ShardMachine;
-  private readonly clock: Clock;
   private readonly time: LogTime;
   private readonly gate: ReadGate;
   private readonly reads: ShardReads;
@@ -74,7 +73,6 @@ export class Shard {
     this.birthSlots = birthSlots;
     this.group = group;
     this.machine = machine;
-    this.clock = clock;
     this.gate = new ReadGate({ group, machine, clock });
     const sources = { machine, gate: this.gate, nowMs: () => this.nowMs, onFatal };
     this.reads = new ShardReads(sources);
