@@ -17,6 +17,8 @@ export interface CallBounds {
 /** Any read of the key, by the leader of its shard; the reply teaches the book. Rejects with KvError. */
 type Ask = (key: Uint8Array, deadline: number) => Promise<void>;
 
+const againMs = 25;
+
 interface Failure {
   readonly key: Uint8Array;
   readonly error: KvError;
@@ -41,6 +43,7 @@ export class LogTime {
     this.keys.set(bounds, key);
     try {
       while (!this.book.knowsLogTime) {
+        if (Date.now() >= bounds.deadline) throw this.lastError ?? lateError();
         this.asking ??= this.askNext(bounds.deadline);
         const failure = await this.within(this.asking, bounds);
         if (failure !== undefined && isFinal(failure, key)) throw failure.error;
@@ -63,6 +66,8 @@ export class LogTime {
     } catch (reason) {
       const error = asKvError(reason);
       this.lastError = error;
+      // A question that fails at once must not be asked again before any timer could run.
+      await new Promise((resolve) => setTimeout(resolve, againMs));
       return { key, error };
     } finally {
       this.asking = undefined;

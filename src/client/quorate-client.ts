@@ -168,17 +168,19 @@ export class QuorateClient {
     operations: readonly OperationMessage[],
     options: OperationOptions = {},
   ): Promise<readonly OperationResultMessage[]> {
+    const { closed } = this.connections;
+    if (closed.aborted) throw closedError('notApplied');
     this.topologyCache.open();
     const bounds = this.boundsOf(options);
     const written = operations.map(keyWritten).find((key) => key !== undefined);
     if (written !== undefined) await this.timeKnown(written, bounds);
     const results: OperationResultMessage[] = [];
     while (results.length < operations.length) {
-      const outcome = results.length > 0 ? 'unknown' : 'notApplied';
-      if (bounds.signal?.aborted === true) throw cancelledError(outcome);
-      if (this.connections.closed.aborted) throw closedError(outcome);
+      if (bounds.signal?.aborted === true)
+        throw cancelledError(results.length > 0 ? 'unknown' : 'notApplied');
       const slice = sliceFrom(operations, results.length);
       results.push(...(await Promise.all(slice.map((each) => this.resultOf(each, bounds)))));
+      if (closed.aborted) throw closedError('unknown');
     }
     return results;
   }

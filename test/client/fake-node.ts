@@ -158,7 +158,8 @@ export class FakeNode {
   /** Pages of scans are of the slots it owns, and of so many keys at most. */
   owns: (slot: Slot) => boolean = () => true;
   pageLengthMax = 1000;
-  /** Goes into every header. */
+  /** Go into every header. */
+  logTimeMs = (): number => Date.now();
   token: Uint8Array = new Uint8Array();
   version = 0;
   slots: SlotRangeInfo[] = [];
@@ -229,12 +230,16 @@ export class FakeNode {
       };
     }
     server.addService(serviceDefinition('KV'), kv);
-    server.addService(serviceDefinition('Admin'), {
-      GetTopology: (call: ServerUnaryCall<object, object>, done: sendUnaryData<object>) => {
-        this.unary.push({ method: 'GetTopology', request: call.request });
-        done(null, this.topology);
-      },
-    });
+    const admin: UntypedServiceImplementation = {};
+    for (const name of ['GetTopology', 'Status', 'ChangeCluster', 'TransferLeader']) {
+      admin[name] = (call: ServerUnaryCall<object, object>, done: sendUnaryData<object>) => {
+        const asked = { method: name, request: call.request };
+        this.unary.push(asked);
+        // Whatever it is that was asked for, it is told the topology.
+        if (this.onUnary(asked) !== 'silence') done(null, this.topology);
+      };
+    }
+    server.addService(serviceDefinition('Admin'), admin);
     server.addService(serviceDefinition('Topology'), {
       Watch: (watcher: Watcher) => {
         this.watches.push(watcher.request);
@@ -284,7 +289,7 @@ export class FakeNode {
   }
 
   private get header(): ReplyHeader {
-    return { mapVersion: this.version, logTimeMs: Date.now(), token: this.token };
+    return { mapVersion: this.version, logTimeMs: this.logTimeMs(), token: this.token };
   }
 
   private answerUnary(method: string, request: object, done: sendUnaryData<object>): void {
