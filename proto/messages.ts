@@ -232,6 +232,31 @@ export interface TopologyReply {
   migrations: MigrationInfo[];
 }
 
+export interface PlanRebalanceRequest {
+  weights?: readonly { shardId: number; weight: number }[];
+  thresholdPercent?: number;
+}
+
+export interface PlanRebalanceReply {
+  version: number;
+  moves: PlannedMove[];
+  shares: ShardShareInfo[];
+  leftOff: number;
+}
+
+export interface PlannedMove {
+  slots: SlotSpanMessage[];
+  source: number;
+  target: number;
+}
+
+export interface ShardShareInfo {
+  shardId: number;
+  weight: number;
+  slots: number;
+  share: number;
+}
+
 export interface MigrationInfo {
   migrationId: number;
   source: number;

@@ -34,14 +34,23 @@ const rules: readonly Rule[] = [
       'storage/index.ts',
       'src/group',
       'src/router/slot.ts',
+      'src/router/slot-spans.ts',
       'src/meta/slot-map.ts',
     ],
   },
   {
     from: 'src/meta',
-    may: [...observe, 'raft/index.ts', 'storage/index.ts', 'src/group', 'src/router/slot.ts'],
+    may: [
+      ...observe,
+      'raft/index.ts',
+      'storage/index.ts',
+      'src/group',
+      'src/router/slot.ts',
+      'src/router/slot-spans.ts',
+    ],
   },
   { from: 'src/router/slot.ts', may: [] },
+  { from: 'src/router/slot-spans.ts', may: ['src/router/slot.ts'] },
   { from: 'src/router', may: [...observe, 'src/meta/slot-map.ts', 'src/shard', 'src/group'] },
   {
     from: 'src/cluster',
@@ -78,7 +87,14 @@ const rules: readonly Rule[] = [
   },
   {
     from: 'src/cli',
-    may: ['src/errors.ts', 'src/client', 'proto', 'src/router/slot.ts', 'src/config'],
+    may: [
+      'src/errors.ts',
+      'src/client',
+      'proto',
+      'src/router/slot.ts',
+      'src/router/slot-spans.ts',
+      'src/config',
+    ],
   },
   { from: 'jepsen', may: ['src/client', 'src/errors.ts'] },
 ];

@@ -6,14 +6,21 @@ import type {
   InitClusterRequest,
   JoinRequest,
   MigrationInfo,
+  PlanRebalanceReply,
+  PlanRebalanceRequest,
   ReplicaHashRequest,
+  SlotSpanMessage,
   StatusReply,
   TakeHashRequest,
   TopologyReply,
   TransferLeaderRequest,
 } from '../../proto/messages.js';
+import { openMax as migrationsOpenMax } from '../meta/migration-commands.js';
+import { openMigrations } from '../meta/migrations.js';
+import { planRebalance, problemOfRebalance } from '../meta/rebalance.js';
 import { describeSettings, settingOf } from '../meta/settings.js';
-import { countSlots } from '../meta/slot-spans.js';
+import { countSlots, type SlotSpan } from '../router/slot-spans.js';
+import { invalid } from './convert.js';
 import type { MigrationRecord, Topology } from '../meta/topology.js';
 import type { AdminGroup, GroupDoor } from './group-door.js';
 import type { AdminMethods } from './grpc-server.js';
@@ -55,11 +62,46 @@ export function adminMethods(options: AdminServiceOptions): AdminMethods {
       const isKnown = knownVersion > 0 && knownVersion === topology.version;
       return Promise.resolve(isKnown ? knownReply(topology) : topologyReply(topology));
     },
+    PlanRebalance: (request) =>
+      new Promise((resolve) => {
+        resolve(rebalanceReply(options.topology(), request));
+      }),
     TransferLeader: (request, forwarded) =>
       door.transferLeader(request as TransferLeaderRequest, forwarded),
     TakeHash: (request, forwarded) => door.takeHash(request as TakeHashRequest, forwarded),
     ReplicaHash: (request) => door.replicaHash(request as ReplicaHashRequest),
   };
+}
+
+/** Throws KvError for options that make no sense. */
+function rebalanceReply(
+  topology: Topology,
+  { weights = [], thresholdPercent = 0 }: PlanRebalanceRequest,
+): PlanRebalanceReply {
+  if (topology.version === 0)
+    throw invalid('there is no cluster yet: begin with `quorate cluster init`');
+  const options = {
+    weights: new Map(weights.map(({ shardId, weight }) => [shardId, weight])),
+    thresholdPercent,
+  };
+  const problem = problemOfRebalance(topology, options);
+  if (problem !== undefined) throw invalid(problem);
+  const { moves, shares } = planRebalance(topology, options);
+  const shown = moves.slice(0, migrationsOpenMax - openMigrations(topology).length);
+  return {
+    version: topology.version,
+    moves: shown.map(({ slots, source, target }) => ({
+      slots: slots.map(plainSpan),
+      source,
+      target,
+    })),
+    shares: shares.map(({ shard, ...share }) => ({ shardId: shard, ...share })),
+    leftOff: moves.length - shown.length,
+  };
+}
+
+function plainSpan({ first, last }: SlotSpan): SlotSpanMessage {
+  return { first, last };
 }
 
 function knownReply({ clusterId, version }: Topology): TopologyReply {
@@ -120,7 +162,7 @@ function migrationInfo(topology: Topology, migration: MigrationRecord): Migratio
     migrationId: id,
     source,
     target,
-    slots: slots.map(({ first, last }) => ({ first, last })),
+    slots: slots.map(plainSpan),
     slotCount: countSlots(slots),
     state,
     hasRun,

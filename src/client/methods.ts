@@ -12,6 +12,8 @@ import type {
   IncrementReply,
   IncrementRequest,
   InitClusterRequest,
+  PlanRebalanceReply,
+  PlanRebalanceRequest,
   PutReply,
   PutRequest,
   ReplicaHashReply,
@@ -58,6 +60,11 @@ export const methods = {
     'Admin/ChangeCluster',
     'ChangeClusterRequest',
     'ChangeClusterReply',
+  ),
+  planRebalance: method<PlanRebalanceRequest, PlanRebalanceReply>(
+    'Admin/PlanRebalance',
+    'PlanRebalanceRequest',
+    'PlanRebalanceReply',
   ),
   transferLeader: method<TransferLeaderRequest, TransferLeaderReply>(
     'Admin/TransferLeader',

@@ -11,6 +11,8 @@ import type {
   IncrementReply,
   IncrementRequest,
   InitClusterRequest,
+  PlanRebalanceReply,
+  PlanRebalanceRequest,
   OperationMessage,
   OperationResultMessage,
   PutReply,
@@ -220,6 +222,17 @@ export class QuorateClient {
   /** The cluster as the node that answers knows it. */
   topology(options: OperationOptions = {}): Promise<TopologyReply> {
     return this.calls.call(methods.getTopology, {}, { ...this.boundsOf(options), isRead: true });
+  }
+
+  /** Which slots would have to move so that every shard has its share. Changes nothing. */
+  planRebalance(
+    request: PlanRebalanceRequest,
+    options: OperationOptions = {},
+  ): Promise<PlanRebalanceReply> {
+    return this.calls.call(methods.planRebalance, request, {
+      ...this.boundsOf(options),
+      isRead: true,
+    });
   }
 
   /** Resolves when another replica leads the group. */

@@ -1,7 +1,8 @@
 /** What the leader of the metadata group does about shards that are being merged or split. */
 import type { MetaCommand } from '../meta/commands.js';
+import { slotsOfShard } from '../meta/slot-map.js';
 import { isEnded, slotsLeft } from '../meta/migrations.js';
-import { countSlots, slotsOfShard } from '../meta/slot-spans.js';
+import { countSlots } from '../router/slot-spans.js';
 import {
   shardRecordOf,
   type MigrationRecord,

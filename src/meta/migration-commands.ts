@@ -19,11 +19,11 @@ import {
   problemOfSpans,
   textOfSpans,
   type SlotSpan,
-} from './slot-spans.js';
+} from '../router/slot-spans.js';
 import type { MigrationRecord, ShardRecord, Topology } from './topology.js';
 
 /** Migrations that have not ended. */
-const openMax = 1000;
+export const openMax = 1000;
 /** Below, a slot of any size would take days; 0 means something else. */
 const throttleMin = 1024;
 const throttleMax = 10_000_000_000;

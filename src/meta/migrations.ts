@@ -11,8 +11,9 @@
  * nothing to drop: cancelled, it has ended. Slots that were handed over stay with the target, however
  * the migration ends.
  */
+import { overlaid } from './slot-map.js';
 import { settingOf } from './settings.js';
-import { countSlots, overlaid, partsOf, type SlotSpan } from './slot-spans.js';
+import { countSlots, partsOf, type SlotSpan } from '../router/slot-spans.js';
 import type { MigrationRecord, MigrationState, Topology } from './topology.js';
 
 /** Ended migrations that are kept to be looked at, besides those that a running operation waits for. */

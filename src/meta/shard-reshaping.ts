@@ -1,12 +1,13 @@
 /** Shards whose slots go elsewhere as a whole or in part: merged into others, split, removed. */
 import type { GroupId } from '../../raft/index.js';
 import type { CommandOf, Refusal } from './commands.js';
+import { slotsOfShard } from './slot-map.js';
 import { changed, isRefusal, presentShard, refused, unchanged, type Effect } from './effect.js';
 import { startMigrations, type Move } from './migration-commands.js';
 import { openMigrations } from './migrations.js';
 import { endReplacementOf, openOperation, runningReshape } from './operations.js';
 import { createShard } from './shard-commands.js';
-import { countSlots, equalShares, slotsOfShard } from './slot-spans.js';
+import { countSlots, equalShares } from '../router/slot-spans.js';
 import type { OperationRecord, Topology } from './topology.js';
 
 const splitMax = 64;

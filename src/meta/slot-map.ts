@@ -1,5 +1,6 @@
 /** Which shard owns which slot: a pure value with a version, as ranges. */
 import { slotCount, type Slot } from '../router/slot.js';
+import { joinSpans, type SlotSpan } from '../router/slot-spans.js';
 
 export interface SlotRange {
   readonly first: number;
@@ -35,4 +36,34 @@ export function rangeOf(map: SlotMap, slot: Slot): SlotRange {
     throw new RangeError(`slot map ${map.version} does not cover slot ${slot}`);
   }
   return found;
+}
+
+/** The slots of a shard, as a list. */
+export function slotsOfShard(slots: readonly SlotRange[], shard: number): readonly SlotSpan[] {
+  return joinSpans(slots.filter((range) => range.shard === shard));
+}
+
+/** The map with these parts of it changed; each part lies in one range of the map. */
+export function overlaid(
+  slots: readonly SlotRange[],
+  parts: readonly SlotRange[],
+): readonly SlotRange[] {
+  const after: SlotRange[] = [];
+  const append = (range: SlotRange): void => {
+    const before = after.at(-1);
+    if (before?.shard === range.shard && before.epoch === range.epoch)
+      after[after.length - 1] = { ...before, last: range.last };
+    else after.push(range);
+  };
+  let at = 0;
+  for (const range of slots) {
+    let { first } = range;
+    for (let part = parts[at]; part !== undefined && part.first <= range.last; part = parts[++at]) {
+      if (part.first > first) append({ ...range, first, last: part.first - 1 });
+      append(part);
+      first = part.last + 1;
+    }
+    if (first <= range.last) append({ ...range, first });
+  }
+  return after;
 }

@@ -10,7 +10,7 @@ import {
   type ReplicaId,
 } from '../../raft/index.js';
 import type { SlotMap, SlotRange } from './slot-map.js';
-import type { SlotSpan } from './slot-spans.js';
+import type { SlotSpan } from '../router/slot-spans.js';
 
 /** `suspect` and `down`: its connections are gone, for short or long. `draining`: its replicas leave. */
 export type NodeState = 'up' | 'suspect' | 'down' | 'draining' | 'removed';

@@ -1,6 +1,5 @@
 /** Ranges of slots, whoever owns them. A list of them ascends, and its ranges do not touch. Pure. */
-import { slotCount } from '../router/slot.js';
-import type { SlotRange } from './slot-map.js';
+import { slotCount } from './slot.js';
 
 export interface SlotSpan {
   readonly first: number;
@@ -67,36 +66,6 @@ export function partsOf<R extends SlotSpan>(
     }
   }
   return parts;
-}
-
-/** The slots of a shard, as a list. */
-export function slotsOfShard(slots: readonly SlotRange[], shard: number): readonly SlotSpan[] {
-  return joinSpans(slots.filter((range) => range.shard === shard));
-}
-
-/** The map with these parts of it changed; each part lies in one range of the map. */
-export function overlaid(
-  slots: readonly SlotRange[],
-  parts: readonly SlotRange[],
-): readonly SlotRange[] {
-  const after: SlotRange[] = [];
-  const append = (range: SlotRange): void => {
-    const before = after.at(-1);
-    if (before?.shard === range.shard && before.epoch === range.epoch)
-      after[after.length - 1] = { ...before, last: range.last };
-    else after.push(range);
-  };
-  let at = 0;
-  for (const range of slots) {
-    let { first } = range;
-    for (let part = parts[at]; part !== undefined && part.first <= range.last; part = parts[++at]) {
-      if (part.first > first) append({ ...range, first, last: part.first - 1 });
-      append(part);
-      first = part.last + 1;
-    }
-    if (first <= range.last) append({ ...range, first });
-  }
-  return after;
 }
 
 /** The first `count` slots of a list, and the others. */
