@@ -89,8 +89,10 @@ function thaw(place: Place): undefined {
 /** The one decision of a migration: from here on only the target can serve. */
 function handover(place: Place, terms: SlotTerms): 'differs' | undefined {
   const found = stateIn(place, SlotOwnership.frozen);
-  // A report of another freeze says nothing of this one.
-  if (found?.slot.change !== terms.change) return undefined;
+  // A report of another freeze says nothing of this one, also when nothing has changed between the two:
+  // what has expired meanwhile would be seen again. Nor does one from before the target was ready.
+  const { logTimeMs } = found?.migration ?? {};
+  if (found?.slot.change !== terms.change || logTimeMs !== terms.logTimeMs) return undefined;
   const { slot } = found;
   place.state.forgetChanges(place.slot, place.id);
   slot.ended = place.id;
@@ -185,10 +187,12 @@ function forgetDue(
   if (due !== undefined) state.unschedule(slot, due);
 }
 
+/** Again when the source has frozen once more; the seal of an earlier freeze comes too late. */
 function seal(place: Place, { change, logTimeMs }: SlotTerms): undefined {
-  const found = stateIn(place, SlotOwnership.importing);
+  const found = stateIn(place, SlotOwnership.importing, SlotOwnership.ready);
   if (found?.migration.copied !== true || found.migration.through !== change) return;
   const { slot, migration } = found;
+  if (logTimeMs < migration.logTimeMs) return;
   slot.ownership = SlotOwnership.ready;
   slot.change = change;
   slot.migration = { ...migration, logTimeMs };

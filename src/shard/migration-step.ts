@@ -55,7 +55,10 @@ const stepCodes = {
   freeze: 2,
   /** Source: it serves again; the export goes on. */
   thaw: 3,
-  /** Source: gives the slot away, for good, if the target has just what it has. */
+  /**
+   * Source: gives the slot away, for good, if the target has just what it has. Terms: change, keys, sum
+   * and log time (of its migration) as the target's state has them; of another freeze: nothing happens.
+   */
   handover: 4,
   /** Source: the migration is over; what was not handed over stays. */
   endExport: 5,
@@ -63,7 +66,7 @@ const stepCodes = {
   collect: 6,
   /** Target: room for a copy. Terms: epoch and change at the source. */
   importBegin: 7,
-  /** Target: nothing is missing up to the change at which the source froze. */
+  /** Target: nothing is missing up to the change at which the source froze. Terms: change, log time. */
   seal: 8,
   /** Target: serves. Only when the source has handed over; terms: the epoch from then on. */
   activate: 9,

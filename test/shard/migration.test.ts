@@ -1,11 +1,11 @@
 import { expect } from 'chai';
 import { KeyKind, slotKey } from '../../storage/index.js';
 import { slotOf } from '../../src/router/slot.js';
-import { encodeExpire } from '../../src/shard/command-codec.js';
+import { encodeExpire, encodeTime } from '../../src/shard/command-codec.js';
 import { noTerms } from '../../src/shard/migration-step.js';
 import { SlotOwnership } from '../../src/shard/slot-state.js';
 import { bytes, increment, put, remove, session, write } from './command-texts.js';
-import { TwoShards } from './two-shards.js';
+import { reportOf, TwoShards } from './two-shards.js';
 
 const slot = slotOf(bytes('{s}'));
 const refused = (refusal: string): object => ({ kind: 'refused', refusal });
@@ -174,7 +174,7 @@ describe('a slot that migrates', () => {
     await two.say(two.source, 'freeze');
     await two.copyAll();
     await two.seal();
-    const report = { ...noTerms, slot, ...two.stateAt(two.target) };
+    const report = reportOf(slot, two.stateAt(two.target));
     await two.say(two.source, 'thaw');
     expect(await two.source.one(write(put('{s}1', 'more')))).to.include({ applied: true });
     await two.say(two.source, 'freeze');
@@ -187,18 +187,64 @@ describe('a slot that migrates', () => {
     expect(two.stateAt(two.source).ownership).to.equal(SlotOwnership.handedOver);
   });
 
+  it('D22: once hidden by its expiry stays hidden, though the source thawed and froze again without a change', async () => {
+    const two = await filled(1);
+    await two.source.one(write(put('{s}short', 'v', { ttlMs: 100 })));
+    await two.begin();
+    await two.copyAll();
+    await two.freeze(1010);
+    await two.seal();
+    const early = reportOf(slot, two.stateAt(two.target));
+    await two.say(two.source, 'thaw');
+    await two.source.apply([encodeTime(1200)]);
+    expect(await two.source.get('{s}short')).to.equal(undefined);
+    await two.freeze(1200);
+    // The first freeze's report names all the same records, but an earlier time.
+    await two.tell(two.source, 'handover', [early]);
+    expect(two.stateAt(two.source).ownership).to.equal(SlotOwnership.frozen);
+    await two.seal();
+    await two.handover();
+    await two.activate();
+    expect(two.target.machine.logTimeMs).to.equal(1200);
+    expect(await two.target.get('{s}short')).to.equal(undefined);
+  });
+
+  it('D30: keeps the time of the latest freeze, when the seal of an earlier one comes late', async () => {
+    const two = await filled(1);
+    await two.begin();
+    await two.copyAll();
+    await two.freeze(1500);
+    await two.seal();
+    await two.handover();
+    await two.tell(two.target, 'seal', [{ ...noTerms, slot, change: 1, logTimeMs: 1010 }]);
+    await two.activate();
+    expect(two.target.machine.logTimeMs).to.equal(1500);
+  });
+
+  it('R72 nobody-serves: is not handed over before the target is ready, though it was never written', async () => {
+    const two = new TwoShards([slot]);
+    await two.say(two.source, 'exportBegin');
+    await two.freeze(1000);
+    const steps = [() => Promise.resolve(), () => two.begin(), () => two.copyAll()];
+    for (const step of steps) {
+      await step();
+      expect((await two.handover()).differing).to.deep.equal([]);
+      expect(two.stateAt(two.source).ownership).to.equal(SlotOwnership.frozen);
+    }
+    await two.seal();
+    await two.handover();
+    await two.activate();
+    expect(two.stateAt(two.target)).to.include({ ownership: SlotOwnership.owned, epoch: 2 });
+  });
+
   it('stays where it is when the copy differs, and says which slot it was', async () => {
     const two = await filled();
     await two.begin();
     await two.copyAll();
     await two.say(two.source, 'freeze');
     await two.seal();
-    const batch = two.target.engine.batch();
-    const lost = { ...two.stateAt(two.target), slot, sum: 1 };
-    expect(batch.length).to.equal(0);
-    expect((await two.tell(two.source, 'handover', [{ ...noTerms, ...lost }])).differing).to.eql([
-      slot,
-    ]);
+    const lost = { ...reportOf(slot, two.stateAt(two.target)), sum: 1 };
+    expect((await two.tell(two.source, 'handover', [lost])).differing).to.deep.equal([slot]);
     expect(two.stateAt(two.source)).to.include({
       ownership: SlotOwnership.owned,
       ended: 1,

@@ -18,6 +18,11 @@ import { Replica } from './replica.js';
 export const sourceShard = 1;
 export const targetShard = 2;
 
+/** What a target has of a slot, as a handover names it. */
+export function reportOf(slot: Slot, { change, keys, sum, migration }: SlotState): SlotTerms {
+  return { ...noTerms, slot, change, keys, sum, logTimeMs: migration?.logTimeMs ?? 0 };
+}
+
 /** A shard that is born without slots. */
 class EmptyShard extends ShardMachine {
   protected override founding = [];
@@ -100,6 +105,12 @@ export class TwoShards {
     for (const slot of this.slots) await this.copy(slot, bytesMax);
   }
 
+  freeze(logTimeMs: number): Promise<CommandResult> {
+    const slots = bareTerms(this.slots);
+    const step = { kind: 'freeze', id: this.id, peer: targetShard, slots } as const;
+    return this.step(this.source, step, logTimeMs);
+  }
+
   async seal(): Promise<void> {
     await this.tell(
       this.target,
@@ -116,7 +127,7 @@ export class TwoShards {
     return this.tell(
       this.source,
       'handover',
-      this.slots.map((slot) => ({ ...noTerms, slot, ...this.stateAt(this.target, slot) })),
+      this.slots.map((slot) => reportOf(slot, this.stateAt(this.target, slot))),
     );
   }
 
