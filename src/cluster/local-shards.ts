@@ -202,7 +202,8 @@ export class LocalShards {
   }): Promise<void> {
     // A founder's log begins with all founders as voters. Nobody else's does: whoever comes later
     // learns from the leader who the members are.
-    const { id, founders, generation = 0 } = record;
+    const { id, founders } = record;
+    const generation = Math.max(0, record.generation ?? 0);
     // Nor a founder's once the group was recovered: then it began anew, with the survivor alone.
     const isFounder = generation === 0 && founders.some(({ replica }) => replica === own.replica);
     await this.open(id, own.replica, isFounder ? founders : [], generation);

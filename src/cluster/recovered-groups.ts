@@ -1,6 +1,7 @@
 /**
  * Tells the topology of groups that were recovered by force (rule D07): whoever leads one knows by its
  * own generation, and says so until the metadata group has it. Until then nobody changes its members.
+ * After a recovery of the metadata group all shards are told so, because it may have forgotten something.
  */
 import { isJoint, type GroupId, type RaftStatus } from '../../raft/index.js';
 import type { HostedGroup } from '../group/host.js';
@@ -62,7 +63,7 @@ export class RecoveredGroups {
       log(
         'warn',
         { group, generation, members: members.map(({ replica }) => replica) },
-        'recovered by force: missing replicas are built anew',
+        'recorded after a forced recovery: missing replicas are built anew',
       );
     } catch (error) {
       // The metadata group has no leader yet, or knows this node no more: said again in a second.

@@ -23,7 +23,13 @@ import {
 } from './effect.js';
 import type { Effect } from './effect.js';
 import { endReplacementOf } from './operations.js';
-import { generationOf, type ReplicaRecord, type Topology } from './topology.js';
+import {
+  generationOf,
+  presentReplicas,
+  type ReplicaRecord,
+  type ShardRecord,
+  type Topology,
+} from './topology.js';
 
 /**
  * What the lost majority of the metadata group did alone is forgotten: versions it has told to nodes,
@@ -47,13 +53,26 @@ export function applyRecoverGroup(topology: Topology, command: CommandOf<'recove
   if (isRefusal(shard)) return shard;
   const { next } = topology;
   const issued = Math.max(next.replica, ...replicas.map(({ replica }) => replica + 1));
-  const ended = endReplacementOf({ ...topology, next: { ...next, replica: issued } }, shard.id, {
+  const known = { ...topology, next: { ...next, replica: issued } };
+  const present = new Set(presentReplicas(topology, shard).map(({ replica }) => replica));
+  // As the record has it: what is under way goes on.
+  if (
+    present.size === members.length &&
+    members.every((each) => present.has(replicaId(each.replica)))
+  )
+    return changed(withShard(known, ofGeneration(shard, generation)));
+  const ended = endReplacementOf(known, shard.id, {
     state: 'failed',
     progress: `shard ${group} was recovered by force`,
   });
   // One more while a replica was being replaced: the last of them is the one that may go.
   const stay = replicas.slice(0, shard.replication);
-  return changed(withShard(ended, { ...shard, replicas: stay, generation }));
+  return changed(withShard(ended, { ...ofGeneration(shard, generation), replicas: stay }));
+}
+
+/** There is one way to write it down: 0 is left out. */
+function ofGeneration({ generation: _, ...shard }: ShardRecord, generation: number): ShardRecord {
+  return generation === 0 ? shard : { ...shard, generation };
 }
 
 function recoverMetadata(
@@ -70,6 +89,8 @@ function recoverMetadata(
     version: Math.max(topology.version + forgottenMax, generation),
     metadata,
     generation,
+    // Their members may be others since, and only the lost knew: whoever leads one says it anew.
+    shards: topology.shards.map((each) => ofGeneration(each, (each.generation ?? 0) - 1)),
     next: {
       node: node + leap,
       replica: replica + leap,

@@ -73,7 +73,7 @@ const nodeSchema = z.strictObject({
  * generation unless it is 0.
  */
 const foundersSchema = z.union([z.literal(0), ints]);
-const shardSchema = z.tuple([group, int, ints, foundersSchema, ints, int.optional()]);
+const shardSchema = z.tuple([group, int, ints, foundersSchema, ints, z.number().int().optional()]);
 const operationSchema = z.strictObject({
   id: int,
   kind: z.enum(['replaceReplica', 'drainNode', 'removeNode', 'mergeShard', 'splitShard']),

@@ -53,7 +53,10 @@ export interface ShardRecord {
   readonly founders: readonly ReplicaRecord[];
   /** Slots it is given at its birth, at epoch 1; none for a shard that is to be filled by migrations. */
   readonly birthSlots: readonly SlotSpan[];
-  /** Of the Raft group; absent until it is recovered by force for the first time (rule D07). */
+  /**
+   * Of the Raft group; absent until it is recovered by force for the first time (rule D07). A lower one
+   * than the group has: `replicas` may be out of date, and its leader is to say who its members are.
+   */
   readonly generation?: Generation;
 }
 
