@@ -29,7 +29,13 @@ import type { CommandResult } from './command.js';
 import { DueTimes, firstDue } from './expiry-index.js';
 import { clearLitter } from './litter.js';
 import { Overlay } from './overlay.js';
-import { decodeSlotState, encodeSlotState, isServing, type SlotState } from './slot-state.js';
+import {
+  decodeSlotState,
+  encodeSlotState,
+  isServing,
+  SlotOwnership,
+  type SlotState,
+} from './slot-state.js';
 import { bornState, tombstoneKey, WorkingState, type Visible } from './working-state.js';
 
 const summaryVersion = 1;
@@ -52,6 +58,8 @@ export class ShardMachine implements StateMachine<CommandResult> {
   /** The slots the shard was born with; what is told of a slot since is in `slots`. */
   protected founding: readonly SlotSpan[] | undefined;
   private readonly slots = new Map<Slot, SlotState>();
+  /** Those that are on their way somewhere, from here or to here. */
+  private readonly moving = new Set<Slot>();
   /** The state of the batch that is being written, and the slots it changed. */
   private working: WorkingState | undefined;
   /** How often the state was read anew from the engine: at start, and with every snapshot. */
@@ -95,14 +103,15 @@ export class ShardMachine implements StateMachine<CommandResult> {
     return owned;
   }
 
-  /** Every slot of which something was ever said. */
-  knownSlots(): ReadonlyMap<Slot, SlotState> {
-    return this.slots;
+  /** Slots that are in a migration just now, as source or target. */
+  get slotsInMigration(): ReadonlySet<Slot> {
+    return this.moving;
   }
 
   async load(): Promise<void> {
     this.loads++;
     this.slots.clear();
+    this.moving.clear();
     this.due.clear();
     const [summary, founding] = await this.engine.getMany([
       this.summaryKey(),
@@ -132,7 +141,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
       for (let page = await view.next(); page.length > 0; page = await view.next()) {
         for (const { key, value } of page) {
           const number = Buffer.from(key.subarray(nameStart)).toString('latin1');
-          this.slots.set(slotNumber(Number(number)), decodeSlotState(value));
+          this.keepState(slotNumber(Number(number)), decodeSlotState(value));
         }
       }
     } finally {
@@ -167,10 +176,18 @@ export class ShardMachine implements StateMachine<CommandResult> {
     this.founding = founding;
     for (const [slot, state] of changed) {
       const { ownership, epoch } = this.slotState(slot);
-      this.slots.set(slot, state);
+      this.keepState(slot, state);
       if (state.ownership !== ownership || state.epoch !== epoch) this.onOwnership(slot, state);
     }
     this.due.noteAll(due);
+  }
+
+  private keepState(slot: Slot, state: SlotState): void {
+    this.slots.set(slot, state);
+    const { ownership } = state;
+    const settled = ownership === SlotOwnership.owned || ownership === SlotOwnership.absent;
+    if (settled) this.moving.delete(slot);
+    else this.moving.add(slot);
   }
 
   asksForHash(command: Uint8Array): boolean {

@@ -2,7 +2,7 @@
  * A shard as a service: its birth, and writes stamped with log time and proposed. Reads and scans
  * have files of their own.
  */
-import type { LogIndex, NodeId } from '../../raft/index.js';
+import type { GroupId, LogIndex, NodeId } from '../../raft/index.js';
 import type { KvError } from '../errors.js';
 import type { Group } from '../group/group.js';
 import type { Clock } from '../observe/clock.js';
@@ -19,13 +19,15 @@ import {
 import type { CommandResult, Write, WriteResult } from './command.js';
 import { ExpirySweep } from './expiry-sweep.js';
 import { LogTime } from './log-time.js';
-import type { MigrationStep } from './migration-step.js';
+import type { ChunkPart, MigrationStep } from './migration-step.js';
 import { ReadGate, type ReadLevel } from './read-gate.js';
 import { notFounded, sessionMsMax, tooFarAhead, writeError } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import { ShardReads, type ReadDone } from './shard-reads.js';
 import { ShardScans, type ScanDone, type ScanPageRequest } from './shard-scans.js';
+import { changesPart, scanPart, type ChunkRoom, type ExportSource } from './slot-export.js';
 import type { SlotPosition } from './slot-position.js';
+import type { SlotState } from './slot-state.js';
 
 export type { ReadLevel } from './read-gate.js';
 export type { ReadDone, ReadResult } from './shard-reads.js';
@@ -99,6 +101,10 @@ export class Shard {
       this.leading = leading;
       this.expiry.lead(leading);
     };
+  }
+
+  get id(): GroupId {
+    return this.group.id;
   }
 
   get isLeader(): boolean {
@@ -193,22 +199,54 @@ export class Shard {
   }
 
   /**
-   * A step of a migration. Calls back when it is applied; what it changed is seen in the slots' states
-   * (a step that came late changed nothing). `result.differing`: slots that were not handed over.
+   * A step of a migration. Resolves when it is applied; what it changed is seen in the slots' states (a
+   * step that came late changed nothing). `differing`: slots that were not handed over. Rejects with
+   * KvError, as a write does.
    */
-  step(
-    step: MigrationStep,
-    done: (error: KvError | undefined, result: CommandResult | undefined) => void,
-  ): void {
-    if (!this.leading || !this.machine.isFounded) {
-      done(writeError({ kind: 'notApplied', reason: 'notLeader' }), undefined);
-      return;
-    }
-    const logTimeMs = this.time.now(this.machine.logTimeMs);
-    this.group.propose(encodeMigrationStep(step, logTimeMs), (outcome) => {
-      if (outcome.kind === 'applied') done(undefined, outcome.result);
-      else done(writeError(outcome), undefined);
+  step(step: MigrationStep): Promise<CommandResult> {
+    return new Promise((resolve, reject) => {
+      if (!this.leading) {
+        reject(writeError({ kind: 'notApplied', reason: 'notLeader' }));
+        return;
+      }
+      if (!this.machine.isFounded) {
+        reject(notFounded());
+        return;
+      }
+      const logTimeMs = this.time.now(this.machine.logTimeMs);
+      this.group.propose(encodeMigrationStep(step, logTimeMs), (outcome) => {
+        if (outcome.kind === 'applied') resolve(outcome.result);
+        else reject(writeError(outcome));
+      });
     });
+  }
+
+  // ---- what drives a migration
+
+  slotState(slot: Slot): SlotState {
+    return this.machine.slotState(slot);
+  }
+
+  get slotsInMigration(): ReadonlySet<Slot> {
+    return this.machine.slotsInMigration;
+  }
+
+  /** As in slot-export.ts; of the slot as it is applied here. */
+  scanPart(slot: Slot, cursor: Uint8Array, room: ChunkRoom): Promise<ChunkPart> {
+    return scanPart(this.exportSource(slot), cursor, room);
+  }
+
+  changesPart(
+    slot: Slot,
+    from: { readonly migration: number; readonly after: number },
+    room: ChunkRoom,
+  ): Promise<ChunkPart | undefined> {
+    return changesPart(this.exportSource(slot), from, room);
+  }
+
+  private exportSource(slot: Slot): ExportSource {
+    const { engine, prefix } = this.machine;
+    return { engine, prefix, slot, instance: this.machine.slotState(slot).instance };
   }
 
   private stampSession(write: Write, logTimeMs: number): Write {

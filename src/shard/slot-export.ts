@@ -28,22 +28,34 @@ export interface ExportSource {
   readonly instance: number;
 }
 
+/** How much is wanted at one time. */
+export interface ChunkRoom {
+  /** Keys and values together, both positive. */
+  readonly bytesMax: number;
+  readonly lengthMax: number;
+}
+
 /** Values read at one time while changes are gathered: what is not used is read in vain. */
 const readAhead = 16;
 const indexPageBytes = 256 * 1024;
 
 /**
  * The piece of the scan that begins behind `cursor` (empty: at the beginning). At least one record,
- * unless the slot is at its end; `bytesMax` may be exceeded by one record.
+ * unless the slot is at its end: a record that is larger than the room comes alone.
  */
 export async function scanPart(
   { engine, prefix, slot, instance }: ExportSource,
   cursor: Uint8Array,
-  bytesMax: number,
+  { bytesMax, lengthMax }: ChunkRoom,
 ): Promise<ChunkPart> {
   const all = kindsRange(prefix, { slot, instance }, KeyKind.value, KeyKind.session);
   const start = cursor.byteLength === 0 ? all.start : behind(prefix, { slot, instance }, cursor);
-  const view = engine.iterate({ start, end: all.end, pageBytesMax: bytesMax });
+  const view = engine.iterate({
+    start,
+    end: all.end,
+    pageBytesMax: bytesMax,
+    pageLengthMax: lengthMax,
+  });
   const records: MovedRecord[] = [];
   try {
     const page = await view.next();
@@ -72,7 +84,7 @@ function behind(prefix: Uint8Array, place: SlotPlace, cursor: Uint8Array): Uint8
 export async function changesPart(
   source: ExportSource,
   { migration, after }: { readonly migration: number; readonly after: number },
-  bytesMax: number,
+  { bytesMax, lengthMax }: ChunkRoom,
 ): Promise<ChunkPart | undefined> {
   const { engine, prefix, slot, instance } = source;
   const range = changesAfter(prefix, { slot, instance }, { migration, change: after });
@@ -88,7 +100,8 @@ export async function changesPart(
         );
         for (const [n, entry] of some.entries()) {
           gathered.add(entry, stored[n]);
-          if (gathered.bytes > bytesMax && gathered.hasWhole) return gathered.part(slot, after);
+          if (gathered.hasWhole && (gathered.bytes > bytesMax || gathered.length > lengthMax))
+            return gathered.part(slot, after);
         }
       }
     }
@@ -106,6 +119,11 @@ class Gathered {
   private last = 0;
   private readonly records = new Map<string, MovedRecord>();
   private readonly ofLast = new Map<string, MovedRecord>();
+
+  /** Records so far. */
+  get length(): number {
+    return this.records.size + this.ofLast.size;
+  }
 
   get hasWhole(): boolean {
     return this.whole > 0;

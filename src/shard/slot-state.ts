@@ -91,6 +91,15 @@ export function isServing({ ownership }: SlotState): boolean {
   return ownership === SlotOwnership.owned || ownership === SlotOwnership.exporting;
 }
 
+/** It is the source of a migration, before or after the handover. */
+export function isExport(ownership: SlotOwnership): boolean {
+  return (
+    ownership === SlotOwnership.exporting ||
+    ownership === SlotOwnership.frozen ||
+    ownership === SlotOwnership.handedOver
+  );
+}
+
 /** It is about to serve, here or at the other end: requests wait. */
 export function isMoving({ ownership }: SlotState): boolean {
   return ownership === SlotOwnership.frozen || ownership === SlotOwnership.ready;

@@ -85,10 +85,11 @@ export class TwoShards {
     const { instance } = machine.slotState(slot);
     const at = { engine, prefix, slot, instance };
     const { migration } = this.stateAt(this.target, slot);
+    const room = { bytesMax, lengthMax: 1000 };
     if (migration === undefined) return undefined;
     return migration.copied
-      ? changesPart(at, { migration: this.id, after: migration.through }, bytesMax)
-      : scanPart(at, migration.cursor, bytesMax);
+      ? changesPart(at, { migration: this.id, after: migration.through }, room)
+      : scanPart(at, migration.cursor, room);
   }
 
   /** Until the target has everything of the slot. */

@@ -1,0 +1,549 @@
+/**
+ * Drives one migration, on the node that leads its source shard. It remembers nothing that matters: what
+ * to do next is read off the slots' states at both ends, so whoever leads next goes on where this one
+ * stopped, at any step. It only says steps; whether one counts is decided in the shards' logs.
+ *
+ * A few slots at a time go all the way: export, copy, freeze, last changes, seal, handover, activate,
+ * told to the metadata group, collected.
+ */
+import type { GroupId } from '../../raft/index.js';
+import { KvError } from '../errors.js';
+import type { MetaCommand } from '../meta/commands.js';
+import type { SlotSpan } from '../meta/slot-spans.js';
+import type { MigrationRecord } from '../meta/topology.js';
+import type { Clock } from '../observe/clock.js';
+import type { Log } from '../observe/log.js';
+import type { Slot } from '../router/slot.js';
+import {
+  bareTerms,
+  noTerms,
+  type ChunkPart,
+  type MigrationStep,
+  type SlotStepKind,
+  type SlotTerms,
+} from '../shard/migration-step.js';
+import type { Shard } from '../shard/shard.js';
+import { SlotOwnership, type SlotState } from '../shard/slot-state.js';
+import { Throttle } from './throttle.js';
+
+export type SourceShard = Pick<
+  Shard,
+  'id' | 'isLeader' | 'slotState' | 'slotsInMigration' | 'scanPart' | 'changesPart' | 'step'
+>;
+
+/** What the source needs of the target: steps in its log, and the slots' states behind them. */
+export type StepAtTarget = (
+  target: GroupId,
+  steps: readonly MigrationStep[],
+  slots: readonly Slot[],
+  patienceMs: number,
+) => Promise<ReadonlyMap<Slot, SlotState>>;
+
+/** What is wanted of a migration: as the topology says, or what follows from its silence. */
+export interface MigrationOrder {
+  readonly target: GroupId;
+  /** All that are to go. */
+  readonly slots: readonly SlotSpan[];
+  /**
+   * `drop`: end it on both sides, and say so; what was handed over stays so. `settle`: the metadata group
+   * knows of its end; only what is left of it here is to be finished or dropped.
+   */
+  readonly goal: 'go' | 'pause' | 'drop' | 'settle';
+  /** Running, as far as is known: only then it can fail. */
+  readonly canFail: boolean;
+  readonly bytesPerSecond: number;
+  readonly freezeMsMax: number;
+  readonly giveUpMs: number;
+}
+
+export interface MigrationDriverOptions {
+  readonly id: number;
+  readonly shard: SourceShard;
+  readonly stepAtTarget: StepAtTarget;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Undefined: nothing more is to be done about it. */
+  readonly order: () => MigrationOrder | undefined;
+  /** A command of the metadata group. Rejects with KvError. */
+  readonly tell: (command: MetaCommand) => Promise<void>;
+}
+
+/** How far it is; for people. */
+export interface MigrationFigures {
+  /** Bytes and records sent since this node drives it. */
+  readonly bytes: number;
+  readonly records: number;
+  /** Changes that the target does not have yet, of the slots at hand. */
+  readonly lag: number;
+  /** Of the last handovers, ms, oldest first. */
+  readonly freezes: readonly number[];
+  /** Why it is not getting on just now; empty: it is. */
+  readonly trouble: string;
+}
+
+/** Slots that go together: what is frozen at one time. */
+const batchSlotsMax = 64;
+const batchBytesMax = 1024 * 1024;
+/** Slots in one command that ends an export or an import. */
+const endingSlotsMax = 512;
+/** More would hold the log and the event loop of the target for too long. */
+const chunkBytesMax = 256 * 1024;
+const chunkRecordsMax = 512;
+/** Few enough to be brought over while the slots stand still. */
+const freezeLagMax = 512;
+/** Rounds of changes after which slots are frozen though they lag more: writers may be as fast as we are. */
+const patientRounds = 20;
+const hurriedLagMax = 16_384;
+/** A target that was heard of within this time is there. */
+const heardWithinMs = 1000;
+const pauseMs = 200;
+const patienceMs = 2000;
+const freezesKept = 1000;
+
+export class MigrationDriver {
+  private readonly options: MigrationDriverOptions;
+  private readonly throttle: Throttle;
+  /** As the target last said. */
+  private reports = new Map<Slot, SlotState>();
+  private heardMs = Number.NEGATIVE_INFINITY;
+  private progressMs: number;
+  /** Since when slots stand still; monotonic. */
+  private frozenMs: number | undefined;
+  /** How long those stood still that were handed over last. */
+  private freezeMs = 0;
+  private rounds = 0;
+  private closed = false;
+  private wake: () => void = () => undefined;
+  private bytes = 0;
+  private records = 0;
+  private freezes: number[] = [];
+  private trouble = '';
+
+  constructor(options: MigrationDriverOptions) {
+    this.options = options;
+    this.throttle = new Throttle(options.clock);
+    this.progressMs = options.clock.monotonicMs();
+  }
+
+  get figures(): MigrationFigures {
+    const { bytes, records, freezes, trouble } = this;
+    const lag = this.slotsIn(SlotOwnership.exporting, SlotOwnership.frozen).reduce(
+      (sum, slot) => sum + this.lagOf(slot),
+      0,
+    );
+    return { bytes, records, lag, freezes, trouble };
+  }
+
+  close(): void {
+    this.closed = true;
+    this.wake();
+  }
+
+  /** The order may have changed: not to be found out only after a pause. */
+  look(): void {
+    this.wake();
+  }
+
+  /** Ends when nothing is left to be done, or somebody else leads. */
+  async run(): Promise<void> {
+    for (let order = this.order(); order !== undefined; order = this.order()) {
+      const goesOn = (await this.attempt(() => this.tryOn(order))) === true;
+      if (!goesOn) await this.attempt(() => this.thawLate(0));
+      if (!goesOn && this.order() !== undefined) await this.pause(pauseMs);
+    }
+  }
+
+  /** Undefined: it could not be done just now. */
+  private async attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof KvError)) throw error;
+      this.noteTrouble(error.message);
+      // Nothing is frozen before the target was heard of again.
+      this.heardMs = Number.NEGATIVE_INFINITY;
+      return undefined;
+    }
+  }
+
+  private order(): MigrationOrder | undefined {
+    return this.closed || !this.options.shard.isLeader ? undefined : this.options.order();
+  }
+
+  private async tryOn(order: MigrationOrder): Promise<boolean> {
+    const { clock } = this.options;
+    if (order.goal !== 'go') this.progressMs = clock.monotonicMs();
+    const silentMs = clock.monotonicMs() - this.progressMs;
+    if (order.canFail && silentMs > order.giveUpMs) {
+      // The source goes on serving, and keeps what it has.
+      await this.fail(`no progress for ${Math.round(silentMs / 1000)} s: ${this.trouble}`);
+      return false;
+    }
+    const goesOn = await this.advance(order);
+    if (goesOn) {
+      this.trouble = '';
+      this.progressMs = clock.monotonicMs();
+    }
+    return goesOn;
+  }
+
+  private noteTrouble(message: string): void {
+    const { id, log } = this.options;
+    if (message !== this.trouble) log('warn', { migration: id, message }, 'a migration waits');
+    this.trouble = message;
+  }
+
+  private async fail(reason: string): Promise<void> {
+    const { id, log, tell } = this.options;
+    log('error', { migration: id, reason }, 'a migration fails');
+    await tell({ kind: 'failMigration', id, reason });
+  }
+
+  // ---- what is to be done next
+
+  /** True: something has moved on, and more is to be done at once. */
+  private async advance(order: MigrationOrder): Promise<boolean> {
+    const given = this.slotsIn(SlotOwnership.handedOver);
+    if (given.length > 0) return this.complete(order, given.slice(0, endingSlotsMax));
+    if (order.goal === 'drop' || order.goal === 'settle') return this.drop(order);
+    const frozen = this.slotsIn(SlotOwnership.frozen);
+    if (frozen.length === 0) this.frozenMs = undefined;
+    if (frozen.length > 0) return this.handOver(order, frozen);
+    if (order.goal === 'pause') return false;
+    const exporting = this.slotsIn(SlotOwnership.exporting);
+    if (exporting.length > 0) return this.copy(order, exporting);
+    return this.begin(order);
+  }
+
+  /** Slots of this migration in one of these states, in order. */
+  private slotsIn(...ownerships: readonly SlotOwnership[]): Slot[] {
+    const { shard, id } = this.options;
+    return [...shard.slotsInMigration]
+      .filter((slot) => {
+        const { ownership, migration } = shard.slotState(slot);
+        return migration?.id === id && ownerships.includes(ownership);
+      })
+      .sort((a, b) => a - b);
+  }
+
+  private async begin(order: MigrationOrder): Promise<boolean> {
+    const { id, shard } = this.options;
+    const batch: Slot[] = [];
+    let bytes = 0;
+    let stayed: Slot | undefined;
+    for (const slot of slotsOf(order.slots)) {
+      const state = shard.slotState(slot);
+      if (state.ownership !== SlotOwnership.owned) continue;
+      if (state.ended >= id) stayed ??= slot;
+      else {
+        bytes += state.bytes;
+        if (batch.length > 0 && (batch.length >= batchSlotsMax || bytes > batchBytesMax)) break;
+        batch.push(slot);
+      }
+    }
+    if (batch.length === 0) {
+      if (stayed !== undefined && order.canFail)
+        await this.fail(`slot ${stayed} was not handed over, and stays`);
+      return false;
+    }
+    this.reports.clear();
+    this.rounds = 0;
+    await this.atSource(order, 'exportBegin', bareTerms(batch));
+    return true;
+  }
+
+  // ---- copy
+
+  private async copy(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
+    if (!slots.every((slot) => this.reports.has(slot))) return this.open(order, slots);
+    const problem = slots
+      .map((slot) => this.problemAtTarget(slot))
+      .find((each) => each !== undefined);
+    if (problem !== undefined) {
+      if (order.canFail) await this.fail(problem);
+      return false;
+    }
+    const lag = slots.reduce((sum, slot) => sum + this.lagOf(slot), 0);
+    const copied = slots.every((slot) => this.reports.get(slot)?.migration?.copied === true);
+    const fewEnough = this.rounds < patientRounds ? freezeLagMax : hurriedLagMax;
+    if (copied && lag <= fewEnough && this.isTargetThere()) return this.freeze(order, slots);
+    if (copied) this.rounds++;
+    const parts = await this.nextParts(slots);
+    if (parts.length > 0) await this.send(order, parts, slots);
+    // Unlike the copy, changes may never end.
+    else await this.open(order, slots);
+    return true;
+  }
+
+  /** Makes room at the target, or finds out how far it is. */
+  private async open(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
+    const terms = slots.map((slot): SlotTerms => {
+      const { epoch, migration } = this.options.shard.slotState(slot);
+      return { ...noTerms, slot, epoch, change: migration?.from ?? 0 };
+    });
+    await this.atTarget(order, [this.step('importBegin', terms)], slots);
+    return true;
+  }
+
+  /** Why it will never take the slot under this migration. */
+  private problemAtTarget(slot: Slot): string | undefined {
+    const { id } = this.options;
+    const report = this.reports.get(slot);
+    if (report === undefined || report.migration?.id === id) return undefined;
+    return `the target does not take slot ${slot}: it has it already, or has ended this migration`;
+  }
+
+  /** The next piece of each slot, as much as goes into one chunk. */
+  private async nextParts(slots: readonly Slot[]): Promise<ChunkPart[]> {
+    const parts: ChunkPart[] = [];
+    let [bytes, records] = [chunkBytesMax, chunkRecordsMax];
+    for (const slot of slots) {
+      if (bytes <= 0 || records <= 0) break;
+      const part = await this.nextPart(slot, { bytesMax: bytes, lengthMax: records });
+      if (part === undefined) continue;
+      parts.push(part);
+      bytes -= bytesOf(part);
+      records -= part.records.length;
+    }
+    return parts;
+  }
+
+  private async nextPart(
+    slot: Slot,
+    room: { readonly bytesMax: number; readonly lengthMax: number },
+  ): Promise<ChunkPart | undefined> {
+    const { shard, id } = this.options;
+    const { migration } = this.reports.get(slot) ?? {};
+    if (migration === undefined) return undefined;
+    if (!migration.copied) return shard.scanPart(slot, migration.cursor, room);
+    if (this.lagOf(slot) === 0) return undefined;
+    return shard.changesPart(slot, { migration: id, after: migration.through }, room);
+  }
+
+  private lagOf(slot: Slot): number {
+    const { change } = this.options.shard.slotState(slot);
+    return Math.max(0, change - (this.reports.get(slot)?.migration?.through ?? 0));
+  }
+
+  private async send(
+    order: MigrationOrder,
+    parts: readonly ChunkPart[],
+    slots: readonly Slot[],
+    more: readonly MigrationStep[] = [],
+  ): Promise<void> {
+    const bytes = parts.reduce((sum, part) => sum + bytesOf(part), 0);
+    const { id } = this.options;
+    const chunk: MigrationStep = { kind: 'chunk', id, peer: this.sourceId, parts };
+    await this.atTarget(order, [chunk, ...more], slots);
+    this.bytes += bytes;
+    this.records += parts.reduce((sum, { records }) => sum + records.length, 0);
+    // Frozen slots are not held up by it: they are few, and somebody waits.
+    if (this.frozenMs === undefined) await this.pause(this.throttle.take(bytes, order.bytesPerSecond));
+  }
+
+  // ---- freeze and handover
+
+  private async freeze(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
+    this.frozenMs = this.options.clock.monotonicMs();
+    await this.atSource(order, 'freeze', bareTerms(slots));
+    return true;
+  }
+
+  private async handOver(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
+    const { clock, shard } = this.options;
+    this.frozenMs ??= clock.monotonicMs();
+    if (await this.thawLate(order.freezeMsMax)) return false;
+    // Somebody else froze them: how far is the target?
+    if (!slots.every((slot) => this.reports.has(slot))) return this.open(order, slots);
+    if (!slots.every((slot) => this.isReady(slot))) {
+      const parts = await this.nextParts(slots);
+      const seal = this.step(
+        'seal',
+        slots.map((slot): SlotTerms => {
+          const { change, migration } = shard.slotState(slot);
+          return { ...noTerms, slot, change, logTimeMs: migration?.logTimeMs ?? 0 };
+        }),
+      );
+      await this.send(order, parts, slots, [seal]);
+      const wrong = slots.map((slot) => this.problemAtTarget(slot)).find((each) => each !== undefined);
+      if (wrong !== undefined && order.canFail) await this.fail(wrong);
+      return wrong === undefined;
+    }
+    const terms = slots.map((slot): SlotTerms => {
+      const { change, keys, sum } = this.reports.get(slot) ?? shard.slotState(slot);
+      return { ...noTerms, slot, change, keys, sum };
+    });
+    const { differing = [] } = await this.atSource(order, 'handover', terms);
+    if (differing.length > 0) await this.noteDifferent(order, differing);
+    return true;
+  }
+
+  /** It has all that the source had when it froze. */
+  private isReady(slot: Slot): boolean {
+    const report = this.reports.get(slot);
+    const { change } = this.options.shard.slotState(slot);
+    return report?.ownership === SlotOwnership.ready && report.change === change;
+  }
+
+  private async noteDifferent(order: MigrationOrder, slots: readonly Slot[]): Promise<void> {
+    const { log, id } = this.options;
+    const reason = `the copy of slots ${slots.join(', ')} differs from the original: a bug, please report it`;
+    log('error', { migration: id, slots }, reason);
+    if (order.canFail) await this.fail(reason);
+  }
+
+  /** Frozen for longer than this: the source serves again, and the copy goes on (rule D32). */
+  private async thawLate(freezeMsMax: number): Promise<boolean> {
+    const { clock, shard, id, log } = this.options;
+    const frozen = this.slotsIn(SlotOwnership.frozen);
+    const ms = this.frozenMs === undefined ? 0 : clock.monotonicMs() - this.frozenMs;
+    if (frozen.length === 0 || ms <= freezeMsMax) return false;
+    log('warn', { migration: id, slots: frozen.length, ms }, 'a freeze took too long: given up');
+    const peer = shard.slotState(frozen[0] ?? (0 as Slot)).migration?.peer ?? 0;
+    await shard.step({ kind: 'thaw', id, peer, slots: bareTerms(frozen) });
+    this.frozenMs = undefined;
+    this.rounds = 0;
+    return true;
+  }
+
+  // ---- after the handover
+
+  /** Only the target can serve now: it is told so until it does; then the source lets go (rule D32). */
+  private async complete(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
+    const { shard, id, clock, tell } = this.options;
+    const states = slots.map((slot) => ({ slot, ...shard.slotState(slot) }));
+    const terms = states.map(
+      ({ slot, change, epoch }): SlotTerms => ({ ...noTerms, slot, change, epoch }),
+    );
+    await this.atTarget(order, [this.step('activate', terms)], slots);
+    const late = states.find(({ slot, epoch }) => {
+      const report = this.reports.get(slot);
+      return report === undefined || report.epoch < epoch;
+    });
+    if (late !== undefined) throw notActivated(late.slot);
+    this.noteThaw();
+    const [keys, bytes] = [sumOf(states, 'keys'), sumOf(states, 'bytes')];
+    const nowMs = Math.floor(clock.wallMs());
+    const moved = { id, slots: spansOf(slots), keys, bytes, freezeMs: this.freezeMs, nowMs };
+    if (order.goal !== 'settle') await tell({ kind: 'moveSlots', ...moved });
+    await this.atSource(order, 'collect', bareTerms(slots));
+    this.freezeMs = 0;
+    return true;
+  }
+
+  /** The slots that stood still are served again, by the target. */
+  private noteThaw(): void {
+    if (this.frozenMs === undefined) return;
+    this.freezeMs = Math.round(this.options.clock.monotonicMs() - this.frozenMs);
+    this.frozenMs = undefined;
+    this.freezes.push(this.freezeMs);
+    if (this.freezes.length > freezesKept) this.freezes.shift();
+  }
+
+  // ---- the end of it before its time
+
+  /** First the source, whose log decides; then what the target has of it goes (R73). */
+  private async drop(order: MigrationOrder): Promise<boolean> {
+    const { shard, id, clock, tell } = this.options;
+    const here = [...slotsOf(order.slots)];
+    const open = here.filter((slot) => {
+      const { ownership, ended } = shard.slotState(slot);
+      return ended < id && ownership !== SlotOwnership.absent;
+    });
+    for (const some of piecesOf(open)) await this.atSource(order, 'endExport', bareTerms(some));
+    this.frozenMs = undefined;
+    const stayed = here.filter((slot) => {
+      const { ownership, ended, migration } = shard.slotState(slot);
+      return ended >= id && ownership === SlotOwnership.owned && migration?.id !== id;
+    });
+    for (const some of piecesOf(stayed))
+      await this.atTarget(order, [this.step('endImport', bareTerms(some))], some);
+    if (order.goal === 'drop')
+      await tell({ kind: 'endMigration', id, nowMs: Math.floor(clock.wallMs()) });
+    return false;
+  }
+
+  // ---- steps
+
+  private get sourceId(): number {
+    return this.options.shard.id;
+  }
+
+  private step(kind: SlotStepKind, slots: readonly SlotTerms[]): MigrationStep {
+    return { kind, id: this.options.id, peer: this.sourceId, slots };
+  }
+
+  private atSource(
+    { target: peer }: MigrationOrder,
+    kind: SlotStepKind,
+    slots: readonly SlotTerms[],
+  ): ReturnType<SourceShard['step']> {
+    return this.options.shard.step({ kind, id: this.options.id, peer, slots });
+  }
+
+  private async atTarget(
+    { target, freezeMsMax }: MigrationOrder,
+    steps: readonly MigrationStep[],
+    slots: readonly Slot[],
+  ): Promise<void> {
+    const { clock, stepAtTarget } = this.options;
+    const patience = this.frozenMs === undefined ? patienceMs : Math.min(patienceMs, freezeMsMax);
+    const reports = await stepAtTarget(target, steps, slots, patience);
+    for (const [slot, report] of reports) this.reports.set(slot, report);
+    this.heardMs = clock.monotonicMs();
+  }
+
+  private isTargetThere(): boolean {
+    return this.options.clock.monotonicMs() - this.heardMs < heardWithinMs;
+  }
+
+  private pause(ms: number): Promise<void> {
+    if (ms <= 0 || this.closed) return Promise.resolve();
+    return new Promise((resolve) => {
+      const cancel = this.options.clock.after(ms, () => {
+        this.wake = () => undefined;
+        resolve();
+      });
+      this.wake = () => {
+        cancel();
+        this.wake = () => undefined;
+        resolve();
+      };
+    });
+  }
+}
+
+function notActivated(slot: Slot): KvError {
+  return new KvError(`the target has not activated slot ${slot} yet`, {
+    code: 'KV_UNAVAILABLE',
+    outcome: 'notApplied',
+  });
+}
+
+function bytesOf({ records }: ChunkPart): number {
+  return records.reduce((sum, { key, stored }) => sum + key.byteLength + (stored?.byteLength ?? 0), 0);
+}
+
+function sumOf(states: readonly SlotState[], what: 'keys' | 'bytes'): number {
+  return states.reduce((sum, state) => sum + state[what], 0);
+}
+
+function* slotsOf(spans: readonly SlotSpan[]): Generator<Slot> {
+  for (const { first, last } of spans)
+    for (let slot = first; slot <= last; slot++) yield slot as Slot;
+}
+
+function* piecesOf(slots: readonly Slot[]): Generator<readonly Slot[]> {
+  for (let at = 0; at < slots.length; at += endingSlotsMax) yield slots.slice(at, at + endingSlotsMax);
+}
+
+/** Of ascending slots. */
+function spansOf(slots: readonly Slot[]): readonly SlotSpan[] {
+  const spans: { first: number; last: number }[] = [];
+  for (const slot of slots) {
+    const before = spans.at(-1);
+    if (before !== undefined && before.last + 1 === slot) before.last = slot;
+    else spans.push({ first: slot, last: slot });
+  }
+  return spans;
+}
