@@ -403,6 +403,16 @@ export interface TransferLeaderReply {
   leaderNode: number;
 }
 
+export interface StepMigrationRequest {
+  shardId: number;
+  steps: Uint8Array[];
+  slots: number[];
+}
+
+export interface StepMigrationReply {
+  states: Uint8Array[];
+}
+
 export interface TakeHashRequest {
   groupId: number;
 }

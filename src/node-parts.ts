@@ -26,6 +26,8 @@ export interface NodeParts {
   readonly config: Config;
   readonly clock: Clock;
   readonly log: Log;
+  /** The node must stop. */
+  readonly onFatal: (error: Error) => void;
   readonly foundations: Foundations;
   readonly metadata: Metadata;
   readonly shards: LocalShards;
@@ -39,7 +41,7 @@ export interface NodeParts {
 
 /** Recovers what is on disk and joins its groups. Rejects with a message that names the remedy. */
 export async function openParts(options: FoundationOptions): Promise<NodeParts> {
-  const { config, clock, log } = options;
+  const { config, clock, log, onFatal } = options;
   const foundations = await layFoundations(options);
   const { node: own, host, engine, raftLog, transport } = foundations;
   const view = new ClusterView();
@@ -81,7 +83,18 @@ export async function openParts(options: FoundationOptions): Promise<NodeParts> 
   if (config.join.length === 0) await shards.found(replicaId(own), founders);
   if (foundations.topology !== undefined) onTopology(foundations.topology);
   const disk = await openDiskSpace(options, foundations);
-  const parts = { config, clock, log, foundations, metadata, shards, view, disk, onTopology };
+  const parts = {
+    config,
+    clock,
+    log,
+    onFatal,
+    foundations,
+    metadata,
+    shards,
+    view,
+    disk,
+    onTopology,
+  };
   return { ...parts, clientAddressOf: addressOf };
 }
 

@@ -2,9 +2,16 @@
  * What a node tells of itself and its replicas: to operators, to its health checks, and to the node
  * that decides for the cluster.
  */
-import { replicaId, type GroupId } from '../raft/index.js';
-import type { GroupStatusMessage, StatusReply } from '../proto/messages.js';
+import { groupId, replicaId, type GroupId } from '../raft/index.js';
+import type {
+  GroupStatusMessage,
+  StatusReply,
+  StepMigrationReply,
+  StepMigrationRequest,
+} from '../proto/messages.js';
+import { invalid } from './api/convert.js';
 import type { AdminGroup } from './api/group-door.js';
+import { stepHere } from './api/migration-steps.js';
 import type { KnownLeader } from './api/topology-service.js';
 import type { ShardReport } from './cluster/decisions.js';
 import { formatAddress } from './config/address.js';
@@ -51,6 +58,7 @@ export class NodePicture {
       hash: () => group.hash(),
       hashAt: (index) => group.hashAt(index),
       takeHash: () => this.takeHash(group.id),
+      stepMigration: (request) => this.stepMigration(request),
     }));
   }
 
@@ -116,6 +124,13 @@ export class NodePicture {
         else reject(error);
       });
     });
+  }
+
+  private async stepMigration(request: StepMigrationRequest): Promise<StepMigrationReply> {
+    const { shards, disk } = this.parts;
+    const local = shards.get(groupId(request.shardId));
+    if (local === undefined) throw invalid('only shards take part in migrations');
+    return stepHere(local.shard, request, disk.full);
   }
 
   private groupStatus(group: HostedGroup): GroupStatusMessage {

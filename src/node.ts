@@ -7,6 +7,7 @@
 import { adminMethods } from './api/admin-service.js';
 import { ClusterEntry } from './api/cluster-entry.js';
 import { GroupDoor } from './api/group-door.js';
+import { stepsThrough } from './api/migration-steps.js';
 import type { AdminMethods } from './api/grpc-server.js';
 import { defaultLimits } from './api/limits.js';
 import { MetadataDoor } from './api/metadata-door.js';
@@ -14,6 +15,7 @@ import { TopologyFeed } from './api/topology-feed.js';
 import { TopologyService } from './api/topology-service.js';
 import { ClientPort } from './client-port.js';
 import { Controller } from './cluster/controller.js';
+import { MigrationDrivers } from './cluster/migration-drivers.js';
 import { RecoveredGroups } from './cluster/recovered-groups.js';
 import { formatAddress } from './config/address.js';
 import type { FoundationOptions } from './foundations.js';
@@ -33,12 +35,22 @@ export class QuorateNode {
   private readonly port: ClientPort;
   private readonly controller: Controller;
   private readonly recovered: RecoveredGroups;
+  private readonly groupDoor: GroupDoor;
+  private readonly migrations: MigrationDrivers;
 
   private constructor(parts: NodeParts) {
     const { metadata, view, clock, foundations, clientAddressOf: addressOf } = parts;
     this.parts = parts;
     this.picture = new NodePicture(parts);
     this.door = new MetadataDoor({ metadata, addressOf, view, link: foundations.link, clock });
+    this.groupDoor = new GroupDoor({
+      groups: () => this.picture.groups(),
+      view,
+      link: foundations.link,
+      clock,
+      addressOf,
+    });
+    this.migrations = this.driveMigrations();
     this.feed = this.feedTopologies();
     this.topologies = this.tellTopologies();
     this.port = new ClientPort({
@@ -71,6 +83,7 @@ export class QuorateNode {
     this.feed.close();
     this.topologies.close();
     this.recovered.close();
+    this.migrations.close();
     this.controller.close();
     this.port.leave();
     // While it hands over, this node goes on answering: requests are forwarded to the next leader.
@@ -105,6 +118,7 @@ export class QuorateNode {
     });
     view.onUpdate = () => {
       topologies.onTopology();
+      this.migrations.look();
     };
     return topologies;
   }
@@ -131,15 +145,30 @@ export class QuorateNode {
     return new RecoveredGroups({ host: foundations.host, view, clock, log, run });
   }
 
+  /** Of the shards that this node leads. */
+  private driveMigrations(): MigrationDrivers {
+    const { clock, log, view, shards, onFatal } = this.parts;
+    return new MigrationDrivers({
+      clock,
+      log,
+      onFatal,
+      topology: () => view.topology,
+      shards: () => shards.all().map(({ shard }) => shard),
+      stepAtTarget: stepsThrough(this.groupDoor),
+      tell: async (command) => {
+        await this.door.changeText(JSON.stringify(command), false);
+      },
+    });
+  }
+
   private adminMethods(): AdminMethods {
-    const { config, clock, view, foundations, clientAddressOf: addressOf } = this.parts;
+    const { config, clock, view, foundations } = this.parts;
     const { picture, door } = this;
-    const { identity, link } = foundations;
+    const { identity } = foundations;
     const entry = new ClusterEntry({ config, identity, door, view, clock });
-    const groups = (): ReturnType<NodePicture['groups']> => picture.groups();
     return adminMethods({
-      groups,
-      door: new GroupDoor({ groups, view, link, clock, addressOf }),
+      groups: () => picture.groups(),
+      door: this.groupDoor,
       node: () => picture.node(),
       topology: () => view.topology,
       initCluster: (request, forwarded) => entry.init(request, forwarded),

@@ -11,6 +11,7 @@ import type {
   ReplicaHashRequest,
   SlotSpanMessage,
   StatusReply,
+  StepMigrationRequest,
   TakeHashRequest,
   TopologyReply,
   TransferLeaderRequest,
@@ -69,6 +70,8 @@ export function adminMethods(options: AdminServiceOptions): AdminMethods {
     TransferLeader: (request, forwarded) =>
       door.transferLeader(request as TransferLeaderRequest, forwarded),
     TakeHash: (request, forwarded) => door.takeHash(request as TakeHashRequest, forwarded),
+    StepMigration: (request, forwarded) =>
+      door.stepMigration(request as StepMigrationRequest, forwarded),
     ReplicaHash: (request) => door.replicaHash(request as ReplicaHashRequest),
   };
 }

@@ -29,7 +29,14 @@ import {
   resultMessage,
 } from './convert.js';
 import type { Deadlines, Expiring } from './deadlines.js';
-import type { Dispatch, ReadResult, WriteRequest } from './dispatch.js';
+import {
+  isMisrouted,
+  isMisrouting,
+  isPassing,
+  type Dispatch,
+  type ReadResult,
+  type WriteRequest,
+} from './dispatch.js';
 import type { ReplySink } from './grpc-server.js';
 import { growsData } from './kv-service.js';
 import type { ApiLimits } from './limits.js';
@@ -206,6 +213,9 @@ class ShareCall implements CallContext {
 class BatchRun {
   private readonly results: (OperationResultMessage | undefined)[];
   private missing: number;
+  /** Of operations that may do better elsewhere, or later. */
+  private readonly passing: KvError[] = [];
+  private refuse: UnaryDone = () => undefined;
   private logTimeMs = 0;
   private sharesThatMayHaveApplied = 0;
   /** What the token of the batch as a whole names, and what the one of its reply will. */
@@ -236,6 +246,7 @@ class BatchRun {
   }
 
   start(refuse: UnaryDone): void {
+    this.refuse = refuse;
     try {
       this.positions = positionsOf(this.request.header, this.dispatch.clusterId);
     } catch (error) {
@@ -305,8 +316,14 @@ class BatchRun {
         ...this.passable(share),
       },
       (error, result, forwarded) => {
-        if (error !== undefined) this.failShare(share, error);
-        else if (forwarded !== undefined) this.takeForwarded(share, forwarded);
+        if (error !== undefined)
+          this.failOrPart(share, error, (each) => {
+            this.write(each);
+          });
+        else if (forwarded !== undefined)
+          this.takeForwarded(share, forwarded, (each) => {
+            this.write(each);
+          });
         else if (result !== undefined) this.takeWritten(share, result);
       },
     );
@@ -317,10 +334,14 @@ class BatchRun {
     { results, logTimeMs, positionOf }: Written,
   ): void {
     this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
-    for (const [n, { at, slot }] of share.entries()) {
+    const misrouted: Placed<Write>[] = [];
+    for (const [n, placed] of share.entries()) {
+      const { at, slot } = placed;
       const result = results[n];
       if (result === undefined || result.kind === 'transaction') {
         this.fail(at, toKvError(new Error('a write of a batch has no result')));
+      } else if (isMisrouted(result)) {
+        misrouted.push(placed);
       } else if (result.kind === 'refused') {
         this.fail(at, this.dispatch.explain(refusalError(result.refusal), slot));
       } else {
@@ -328,21 +349,31 @@ class BatchRun {
         this.set(at, resultMessage(result, header));
       }
     }
+    // The slots of some have moved, or are about to: those go on by themselves, each slot alone.
+    for (const each of bySlot(misrouted)) this.write(each);
   }
 
-  private takeForwarded(share: readonly Placed<unknown>[], bytes: Uint8Array): void {
+  private takeForwarded<T>(
+    share: readonly Placed<T>[],
+    bytes: Uint8Array,
+    again: (share: readonly Placed<T>[]) => void,
+  ): void {
     const reply = replyCodec.decode(bytes);
     this.logTimeMs = Math.max(this.logTimeMs, reply.header?.logTimeMs ?? 0);
     for (const position of positionsOf(reply.header, this.dispatch.clusterId).values())
       mergePosition(this.seen, position);
     this.dispatch.onMapVersion(reply.header?.mapVersion);
-    for (const [n, { at, slot }] of share.entries()) {
+    const misrouted: Placed<T>[] = [];
+    for (const [n, placed] of share.entries()) {
       const result = reply.results?.[n];
-      if (result?.error) this.dispatch.learn(slot, result.error);
+      if (result?.error) this.dispatch.learn(placed.slot, result.error);
       if (result === undefined)
-        this.fail(at, toKvError(new Error('the reply of the leader is too short')));
-      else this.set(at, result);
+        this.fail(placed.at, toKvError(new Error('the reply of the leader is too short')));
+      // Not all of them, or the whole would have been refused: these go on by themselves.
+      else if (result.error && isMisrouting(result.error)) misrouted.push(placed);
+      else this.set(placed.at, result);
     }
+    for (const each of bySlot(misrouted)) again(each);
   }
 
   /** All of one level; with session tokens the answer serves the furthest of them. */
@@ -360,17 +391,25 @@ class BatchRun {
         // Whose token was it?
         if (error?.code === 'KV_TOKEN_MISMATCH' && share.length > 1)
           for (const each of share) this.read([each]);
-        else if (error !== undefined) this.failShare(share, error);
-        else if (forwarded !== undefined) this.takeForwarded(share, forwarded);
+        else if (error !== undefined)
+          this.failOrPart(share, error, (each) => {
+            this.read(each);
+          });
+        else if (forwarded !== undefined)
+          this.takeForwarded(share, forwarded, (each) => {
+            this.read(each);
+          });
         else if (result !== undefined) this.takeRead(share, result);
       },
     );
   }
 
   private takeRead(share: readonly Placed<Read>[], result: ReadResult): void {
-    const { values, positions, logTimeMs } = result;
+    const { values, positions, logTimeMs, refused } = result;
     this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
+    for (const each of bySlot(share.filter((_, n) => refused.has(n)))) this.read(each);
     for (const [n, { at }] of share.entries()) {
+      if (refused.has(n)) continue;
       const header = this.headerAt(at, () => positions[n]);
       this.set(at, resultMessage({ kind: 'get', kv: values[n] }, header));
     }
@@ -392,8 +431,9 @@ class BatchRun {
   /** A share of the batch as a batch of its own, for whoever has its shard. */
   private passable(
     share: readonly Placed<unknown>[],
-  ): Pick<WriteRequest, 'call' | 'redirect' | 'path' | 'request'> {
+  ): Pick<WriteRequest, 'call' | 'redirect' | 'severalSlots' | 'path' | 'request'> {
     return {
+      severalSlots: share.some(({ slot }) => slot !== share[0]?.slot),
       call: new ShareCall(this.call, (change) => {
         this.sharesThatMayHaveApplied += change;
         this.call.mayHaveApplied = this.sharesThatMayHaveApplied > 0;
@@ -408,11 +448,23 @@ class BatchRun {
     };
   }
 
+  /** A share of several slots that is not where it was looked for may belong in several places by now. */
+  private failOrPart<T>(
+    share: readonly Placed<T>[],
+    error: KvError,
+    again: (share: readonly Placed<T>[]) => void,
+  ): void {
+    const parts = isMisrouting(error) ? bySlot(share) : [];
+    if (parts.length > 1) for (const each of parts) again(each);
+    else this.failShare(share, error);
+  }
+
   private failShare(share: readonly Placed<unknown>[], error: KvError): void {
     for (const { at, slot } of share) this.fail(at, this.dispatch.explain(error, slot));
   }
 
   private fail(at: number, error: KvError): void {
+    if (isPassing(error)) this.passing.push(error);
     this.set(at, { error: errorDetail(error) });
   }
 
@@ -420,6 +472,12 @@ class BatchRun {
     this.results[at] = result;
     this.missing -= 1;
     if (this.missing > 0) return;
+    const [error] = this.passing;
+    // Who passed it on knows better where else to go, or waits (rule D41).
+    if (this.call.forwarded && this.passing.length === this.operations.length) {
+      this.refuse(error, undefined);
+      return;
+    }
     const header: ReplyHeader = {
       mapVersion: this.dispatch.mapVersion(),
       logTimeMs: this.logTimeMs,
@@ -427,6 +485,16 @@ class BatchRun {
     };
     this.done({ header, results: this.results.filter((each) => each !== undefined) });
   }
+}
+
+function bySlot<T>(share: readonly Placed<T>[]): readonly (readonly Placed<T>[])[] {
+  const slots = new Map<Slot, Placed<T>[]>();
+  for (const each of share) {
+    const others = slots.get(each.slot);
+    if (others === undefined) slots.set(each.slot, [each]);
+    else others.push(each);
+  }
+  return [...slots.values()];
 }
 
 /** Levels of one kind and bound as one. */

@@ -6,10 +6,11 @@
 import type { ErrorDetail } from '../../proto/messages.js';
 import { KvError, type ErrorCode } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
-import type { KeyValue, Write } from '../shard/command.js';
+import type { KeyValue, Write, WriteResult } from '../shard/command.js';
 import type { Written } from '../shard/shard.js';
 import type { SlotPosition } from '../shard/slot-position.js';
 import type { Slot } from '../router/slot.js';
+import { refusalError } from './convert.js';
 import type { Forwarder } from './forwarder.js';
 import type { Level } from './read-level.js';
 import { toKvError } from './status.js';
@@ -21,8 +22,10 @@ const retryMs = 15;
 const leaderlessMsMax = 5000;
 
 export interface ReadResult {
-  /** In the order of the keys. */
+  /** In the order of the keys; of a key that is refused it means nothing. */
   readonly values: readonly (KeyValue | undefined)[];
+  /** Keys, by their place, whose slots are not served there, or not just now; not all of them. */
+  readonly refused: ReadonlyMap<number, KvError>;
   /** Of the slots of the keys, in their order. */
   readonly positions: readonly SlotPosition[];
   /** 0: the replica does not lead. */
@@ -141,6 +144,8 @@ interface Passable {
 
 interface Routed extends Passable {
   readonly slot: Slot;
+  /** Its keys lie in other slots too: not one route for all of them, once slots move. */
+  readonly severalSlots?: boolean;
 }
 
 export interface WriteRequest extends Routed {
@@ -218,10 +223,20 @@ export class Dispatch {
       else if (request.grows && this.options.diskFull()) answer(diskFull(), undefined, undefined);
       else {
         route.shard.write(request.writes, request.call, (error, result) => {
-          answer(error, result, undefined);
+          const misrouted = error ?? this.misrouted(request.slot, result);
+          answer(misrouted, misrouted === undefined ? result : undefined, undefined);
         });
       }
     });
+  }
+
+  /** No write was for this shard, or none is just now: as good as an error. */
+  private misrouted(slot: Slot, result: Written | undefined): KvError | undefined {
+    const [first] = result?.results ?? [];
+    const all = result?.results.every(isMisrouted) === true;
+    return all && first?.kind === 'refused'
+      ? this.explain(refusalError(first.refusal), slot)
+      : undefined;
   }
 
   /** Any replica reads for itself, also a follower's, unless log time is asked for. */
@@ -269,7 +284,7 @@ export class Dispatch {
     done: Done<T>,
     act: (route: Exclude<Route, { kind: 'none' }>, answer: Done<T>) => void,
   ): void {
-    const patience = new Patience(this.options.clock, request.call, request.redirect);
+    const patience = new Patience(this.options.clock, request);
     const attempt = (): void => {
       const answer: Done<T> = (error, result, forwarded) => {
         if (error === undefined || !patience.again(error, attempt)) done(error, result, forwarded);
@@ -313,26 +328,25 @@ class Patience {
   private readonly clock: Clock;
   private readonly call: CallContext;
   private readonly redirect: boolean;
+  private readonly severalSlots: boolean;
   private readonly untilMs: number;
 
-  constructor(clock: Clock, call: CallContext, redirect: boolean) {
+  constructor(clock: Clock, { call, redirect, severalSlots = false }: Routed) {
     this.clock = clock;
     this.call = call;
     this.redirect = redirect;
+    this.severalSlots = severalSlots;
     this.untilMs = Math.min(call.deadlineMs, clock.monotonicMs() + leaderlessMsMax);
   }
 
   /** True when `attempt` will be called again later; false: give the error to the client. */
   again(error: KvError, attempt: () => void): boolean {
-    // A wrong shard: this node's map is behind, or the owner's is; both catch up.
-    const passing =
-      error.code === 'KV_NOT_LEADER' ||
-      error.code === 'KV_UNAVAILABLE' ||
-      error.code === 'KV_WRONG_SHARD';
-    if (!passing || error.outcome === 'unknown' || this.call.ended) return false;
+    if (!isPassing(error) || this.call.ended) return false;
+    if (this.severalSlots && isMisrouting(error)) return false;
     // A forwarded request is answered at once: its first node does the waiting (rule D41). A client
     // that asked for redirects goes to the leader or the owner itself.
-    if (this.call.forwarded || (this.redirect && error.code !== 'KV_UNAVAILABLE')) return false;
+    const awaited = error.code === 'KV_UNAVAILABLE' || error.code === 'KV_MOVING';
+    if (this.call.forwarded || (this.redirect && !awaited)) return false;
     if (this.clock.monotonicMs() + retryMs >= this.untilMs) return false;
     this.clock.after(retryMs, () => {
       if (!this.call.ended) attempt();
@@ -341,7 +355,27 @@ class Patience {
   }
 }
 
-function diskFull(): KvError {
+/**
+ * It may be otherwise in a moment, here or elsewhere, and nothing was applied. A wrong shard: this node's
+ * map is behind, or the owner's is; both catch up.
+ */
+export function isPassing({ code, outcome }: Pick<KvError, 'code' | 'outcome'>): boolean {
+  return outcome === 'notApplied' && (misdirected.has(code) || code === 'KV_MOVING');
+}
+
+/** The slot is not there, or not just now. */
+export function isMisrouting({ code }: { readonly code: string }): boolean {
+  return code === 'KV_WRONG_SHARD' || code === 'KV_MOVING';
+}
+
+/** Refused because of where the slot is: the same write may go elsewhere, or a little later. */
+export function isMisrouted(result: WriteResult): boolean {
+  return (
+    result.kind === 'refused' && (result.refusal === 'wrongShard' || result.refusal === 'moving')
+  );
+}
+
+export function diskFull(): KvError {
   return new KvError(
     'the disk of this node is nearly full: writes are refused, reads and deletes go on; ' +
       'free space in the data directory, or lower --disk-reserve-mib',

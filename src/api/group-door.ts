@@ -6,6 +6,8 @@ import type {
   GroupStatusMessage,
   ReplicaHashReply,
   ReplicaHashRequest,
+  StepMigrationReply,
+  StepMigrationRequest,
   TakeHashReply,
   TakeHashRequest,
   TransferLeaderReply,
@@ -34,6 +36,8 @@ export interface AdminGroup {
   hashAt(index: number): HashAt;
   /** The index of the logged command; rejects with KvError. Asked of a leader. */
   takeHash(): Promise<number>;
+  /** Rejects with KvError; KV_INVALID for bytes that are no step of a target. Asked of a leader. */
+  stepMigration(request: StepMigrationRequest): Promise<StepMigrationReply>;
 }
 
 export interface GroupDoorOptions {
@@ -72,6 +76,19 @@ export class GroupDoor {
       here: async (group) => ({ index: await group.takeHash() }),
       there: (address) => this.options.link.takeHash(address, request),
     });
+  }
+
+  /** Resolves with the states of the slots when all steps are applied at the leader of the shard. */
+  stepMigration(
+    request: StepMigrationRequest,
+    forwarded: boolean,
+    withinMs = patienceMs,
+  ): Promise<StepMigrationReply> {
+    const call = {
+      here: (group: AdminGroup) => group.stepMigration(request),
+      there: (address: string) => this.options.link.stepMigration(address, request, withinMs),
+    };
+    return this.atLeader(request.shardId, forwarded, call, withinMs);
   }
 
   /** Of the replica on this very node. */
@@ -122,9 +139,10 @@ export class GroupDoor {
     id: number,
     forwarded: boolean,
     { here, there }: { here(group: AdminGroup): Promise<T>; there(address: string): Promise<T> },
+    withinMs = patienceMs,
   ): Promise<T> {
     const { groups, clock } = this.options;
-    const deadline = clock.monotonicMs() + patienceMs;
+    const deadline = clock.monotonicMs() + withinMs;
     for (let turn = 0; ; turn++) {
       const local = groups().find((each) => each.id === id);
       try {

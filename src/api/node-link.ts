@@ -8,6 +8,8 @@ import type {
   JoinRequest,
   StatusReply,
   StatusRequest,
+  StepMigrationReply,
+  StepMigrationRequest,
   TakeHashReply,
   TakeHashRequest,
   TopologyReply,
@@ -52,6 +54,11 @@ const calls = {
     'TransferLeaderRequest',
     'TransferLeaderReply',
   ),
+  stepMigration: admin<StepMigrationRequest, StepMigrationReply>(
+    'StepMigration',
+    'StepMigrationRequest',
+    'StepMigrationReply',
+  ),
   takeHash: admin<TakeHashRequest, TakeHashReply>('TakeHash', 'TakeHashRequest', 'TakeHashReply'),
 } as const;
 
@@ -68,7 +75,7 @@ export class NodeLink {
   }
 
   join(address: string, request: JoinRequest): Promise<JoinReply> {
-    return this.call(address, calls.join, request, true);
+    return this.call(address, calls.join, request, { asOrigin: true });
   }
 
   changeCluster(address: string, request: ChangeClusterRequest): Promise<ChangeClusterReply> {
@@ -92,15 +99,24 @@ export class NodeLink {
     return this.call(address, calls.takeHash, request);
   }
 
+  /** `withinMs`: until the reply is here. */
+  stepMigration(
+    address: string,
+    request: StepMigrationRequest,
+    withinMs: number,
+  ): Promise<StepMigrationReply> {
+    return this.call(address, calls.stepMigration, request, { withinMs });
+  }
+
   private call<Q, R>(
     address: string,
     { path, request, reply }: AdminCall<Q, R>,
     message: Q,
-    asOrigin = false,
+    { asOrigin = false, withinMs = timeoutMs } = {},
   ): Promise<R> {
     return new Promise((resolve, reject) => {
       const call = {
-        deadlineMs: this.clock.monotonicMs() + timeoutMs,
+        deadlineMs: this.clock.monotonicMs() + withinMs,
         forwarded: false,
         ended: false,
         mayHaveApplied: false,

@@ -12,6 +12,7 @@ const keptMax = 8;
 const passing: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'KV_NOT_LEADER',
   'KV_WRONG_SHARD',
+  'KV_MOVING',
   'KV_UNAVAILABLE',
   'KV_OVERLOADED',
   'KV_UNKNOWN_OUTCOME',

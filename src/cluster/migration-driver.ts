@@ -338,7 +338,8 @@ export class MigrationDriver {
     this.bytes += bytes;
     this.records += parts.reduce((sum, { records }) => sum + records.length, 0);
     // Frozen slots are not held up by it: they are few, and somebody waits.
-    if (this.frozenMs === undefined) await this.pause(this.throttle.take(bytes, order.bytesPerSecond));
+    if (this.frozenMs === undefined)
+      await this.pause(this.throttle.take(bytes, order.bytesPerSecond));
   }
 
   // ---- freeze and handover
@@ -365,7 +366,9 @@ export class MigrationDriver {
         }),
       );
       await this.send(order, parts, slots, [seal]);
-      const wrong = slots.map((slot) => this.problemAtTarget(slot)).find((each) => each !== undefined);
+      const wrong = slots
+        .map((slot) => this.problemAtTarget(slot))
+        .find((each) => each !== undefined);
       if (wrong !== undefined && order.canFail) await this.fail(wrong);
       return wrong === undefined;
     }
@@ -412,9 +415,12 @@ export class MigrationDriver {
   private async complete(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
     const { shard, id, clock, tell } = this.options;
     const states = slots.map((slot) => ({ slot, ...shard.slotState(slot) }));
-    const terms = states.map(
-      ({ slot, change, epoch }): SlotTerms => ({ ...noTerms, slot, change, epoch }),
-    );
+    const terms = states.map(({ slot, change, epoch }): SlotTerms => ({
+      ...noTerms,
+      slot,
+      change,
+      epoch,
+    }));
     await this.atTarget(order, [this.step('activate', terms)], slots);
     const late = states.find(({ slot, epoch }) => {
       const report = this.reports.get(slot);
@@ -521,7 +527,10 @@ function notActivated(slot: Slot): KvError {
 }
 
 function bytesOf({ records }: ChunkPart): number {
-  return records.reduce((sum, { key, stored }) => sum + key.byteLength + (stored?.byteLength ?? 0), 0);
+  return records.reduce(
+    (sum, { key, stored }) => sum + key.byteLength + (stored?.byteLength ?? 0),
+    0,
+  );
 }
 
 function sumOf(states: readonly SlotState[], what: 'keys' | 'bytes'): number {
@@ -534,7 +543,8 @@ function* slotsOf(spans: readonly SlotSpan[]): Generator<Slot> {
 }
 
 function* piecesOf(slots: readonly Slot[]): Generator<readonly Slot[]> {
-  for (let at = 0; at < slots.length; at += endingSlotsMax) yield slots.slice(at, at + endingSlotsMax);
+  for (let at = 0; at < slots.length; at += endingSlotsMax)
+    yield slots.slice(at, at + endingSlotsMax);
 }
 
 /** Of ascending slots. */

@@ -1,0 +1,68 @@
+/** Steps of a migration from the source's leader to the target's: both ends of that call. */
+import type { StepMigrationReply, StepMigrationRequest } from '../../proto/messages.js';
+import { ByteReader, ByteWriter } from '../bytes.js';
+import type { StepAtTarget } from '../cluster/migration-driver.js';
+import { slotCount, type Slot } from '../router/slot.js';
+import {
+  decodeStep,
+  encodeStep,
+  sourceSteps,
+  type MigrationStep,
+} from '../shard/migration-step.js';
+import type { Shard } from '../shard/shard.js';
+import { decodeSlotState, encodeSlotState, type SlotState } from '../shard/slot-state.js';
+import { invalid } from './convert.js';
+import { diskFull } from './dispatch.js';
+import type { GroupDoor } from './group-door.js';
+
+/** From here to whichever node leads the target. */
+export function stepsThrough(door: GroupDoor): StepAtTarget {
+  return async (shardId, steps, slots, patienceMs) => {
+    const request = { shardId, steps: steps.map(bytesOf), slots: [...slots] };
+    const { states } = await door.stepMigration(request, false, patienceMs);
+    const reports = new Map<Slot, SlotState>();
+    for (const [n, slot] of slots.entries()) {
+      const state = states[n];
+      if (state !== undefined) reports.set(slot, decodeSlotState(state));
+    }
+    return reports;
+  };
+}
+
+/** At the leader of the target. Rejects with KvError; KV_INVALID for what no source sends. */
+export async function stepHere(
+  shard: Pick<Shard, 'step' | 'slotState'>,
+  { steps, slots }: StepMigrationRequest,
+  isDiskFull: boolean,
+): Promise<StepMigrationReply> {
+  const decoded = steps.map(stepOf);
+  const wrong = slots.find((slot) => slot >= slotCount);
+  if (wrong !== undefined) throw invalid(`slot ${wrong}: slots are 0 to ${slotCount - 1}`);
+  if (isDiskFull && decoded.some(({ kind }) => kind === 'chunk')) throw diskFull();
+  // One after the other in the log, and all on their way at once.
+  await Promise.all(decoded.map((step) => shard.step(step)));
+  return { states: slots.map((slot) => encodeSlotState(shard.slotState(slot as Slot))) };
+}
+
+function bytesOf(step: MigrationStep): Uint8Array {
+  const writer = new ByteWriter();
+  encodeStep(writer, step);
+  return writer.take();
+}
+
+function stepOf(bytes: Uint8Array): MigrationStep {
+  let step: MigrationStep;
+  try {
+    const reader = new ByteReader(bytes);
+    step = decodeStep(reader);
+    reader.end('migration step');
+  } catch (error) {
+    throw invalid(`a migration step that this node does not know: ${String(error)}`);
+  }
+  if (sourceSteps.has(step.kind))
+    throw invalid(`the step ${step.kind} is the source's own: nobody else may ask for it`);
+  const slots = step.kind === 'chunk' ? step.parts : step.slots;
+  const wrong = slots.find(({ slot }) => slot >= slotCount);
+  if (wrong !== undefined) throw invalid(`slot ${wrong.slot}: slots are 0 to ${slotCount - 1}`);
+  return step;
+}
