@@ -10,7 +10,6 @@ import type { GroupId } from '../../raft/index.js';
 import { KvError } from '../errors.js';
 import type { MetaCommand } from '../meta/commands.js';
 import type { SlotSpan } from '../meta/slot-spans.js';
-import type { MigrationRecord } from '../meta/topology.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { Slot } from '../router/slot.js';
@@ -81,9 +80,8 @@ export interface MigrationFigures {
   readonly trouble: string;
 }
 
-/** Slots that go together: what is frozen at one time. */
-const batchSlotsMax = 64;
-const batchBytesMax = 1024 * 1024;
+/** Slots that go together, and are frozen at one time: no more than one chunk holds, unless one alone is larger. */
+const batchSlotsMax = 256;
 /** Slots in one command that ends an export or an import. */
 const endingSlotsMax = 512;
 /** More would hold the log and the event loop of the target for too long. */
@@ -229,7 +227,7 @@ export class MigrationDriver {
   private async begin(order: MigrationOrder): Promise<boolean> {
     const { id, shard } = this.options;
     const batch: Slot[] = [];
-    let bytes = 0;
+    let [bytes, keys] = [0, 0];
     let stayed: Slot | undefined;
     for (const slot of slotsOf(order.slots)) {
       const state = shard.slotState(slot);
@@ -237,7 +235,9 @@ export class MigrationDriver {
       if (state.ended >= id) stayed ??= slot;
       else {
         bytes += state.bytes;
-        if (batch.length > 0 && (batch.length >= batchSlotsMax || bytes > batchBytesMax)) break;
+        keys += state.keys;
+        const isFull = bytes > chunkBytesMax || keys > chunkRecordsMax;
+        if (batch.length > 0 && (batch.length >= batchSlotsMax || isFull)) break;
         batch.push(slot);
       }
     }
@@ -255,7 +255,8 @@ export class MigrationDriver {
   // ---- copy
 
   private async copy(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
-    if (!slots.every((slot) => this.reports.has(slot))) return this.open(order, slots);
+    if (!slots.every((slot) => this.reports.has(slot)))
+      return this.open(order, slots, await this.nextParts(slots));
     const problem = slots
       .map((slot) => this.problemAtTarget(slot))
       .find((each) => each !== undefined);
@@ -269,19 +270,23 @@ export class MigrationDriver {
     if (copied && lag <= fewEnough && this.isTargetThere()) return this.freeze(order, slots);
     if (copied) this.rounds++;
     const parts = await this.nextParts(slots);
-    if (parts.length > 0) await this.send(order, parts, slots);
+    if (parts.length > 0) await this.send(order, parts, slots, {});
     // Unlike the copy, changes may never end.
     else await this.open(order, slots);
     return true;
   }
 
   /** Makes room at the target, or finds out how far it is. */
-  private async open(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
+  private async open(
+    order: MigrationOrder,
+    slots: readonly Slot[],
+    parts: readonly ChunkPart[] = [],
+  ): Promise<boolean> {
     const terms = slots.map((slot): SlotTerms => {
       const { epoch, migration } = this.options.shard.slotState(slot);
       return { ...noTerms, slot, epoch, change: migration?.from ?? 0 };
     });
-    await this.atTarget(order, [this.step('importBegin', terms)], slots);
+    await this.send(order, parts, slots, { before: [this.step('importBegin', terms)] });
     return true;
   }
 
@@ -313,9 +318,10 @@ export class MigrationDriver {
     room: { readonly bytesMax: number; readonly lengthMax: number },
   ): Promise<ChunkPart | undefined> {
     const { shard, id } = this.options;
+    // Of a target that was not heard of yet it is assumed that it has nothing; if it has, this is ignored.
     const { migration } = this.reports.get(slot) ?? {};
-    if (migration === undefined) return undefined;
-    if (!migration.copied) return shard.scanPart(slot, migration.cursor, room);
+    if (migration?.copied !== true)
+      return shard.scanPart(slot, migration?.cursor ?? new Uint8Array(), room);
     if (this.lagOf(slot) === 0) return undefined;
     return shard.changesPart(slot, { migration: id, after: migration.through }, room);
   }
@@ -329,12 +335,16 @@ export class MigrationDriver {
     order: MigrationOrder,
     parts: readonly ChunkPart[],
     slots: readonly Slot[],
-    more: readonly MigrationStep[] = [],
+    {
+      before = [],
+      after = [],
+    }: Readonly<Partial<Record<'before' | 'after', readonly MigrationStep[]>>>,
   ): Promise<void> {
     const bytes = parts.reduce((sum, part) => sum + bytesOf(part), 0);
     const { id } = this.options;
     const chunk: MigrationStep = { kind: 'chunk', id, peer: this.sourceId, parts };
-    await this.atTarget(order, [chunk, ...more], slots);
+    const steps = parts.length === 0 ? [] : [chunk];
+    await this.atTarget(order, [...before, ...steps, ...after], slots);
     this.bytes += bytes;
     this.records += parts.reduce((sum, { records }) => sum + records.length, 0);
     // Frozen slots are not held up by it: they are few, and somebody waits.
@@ -365,7 +375,7 @@ export class MigrationDriver {
           return { ...noTerms, slot, change, logTimeMs: migration?.logTimeMs ?? 0 };
         }),
       );
-      await this.send(order, parts, slots, [seal]);
+      await this.send(order, parts, slots, { after: [seal] });
       const wrong = slots
         .map((slot) => this.problemAtTarget(slot))
         .find((each) => each !== undefined);
