@@ -102,7 +102,7 @@ export class MigrationDriver {
   private readonly options: MigrationDriverOptions;
   private readonly throttle: Throttle;
   /** As the target last said. */
-  private reports = new Map<Slot, SlotState>();
+  private readonly reports = new Map<Slot, SlotState>();
   private heardMs = Number.NEGATIVE_INFINITY;
   private progressMs: number;
   /** Since when slots stand still; monotonic. */
@@ -114,7 +114,7 @@ export class MigrationDriver {
   private wake: () => void = () => undefined;
   private bytes = 0;
   private records = 0;
-  private freezes: number[] = [];
+  private readonly freezes: number[] = [];
   private trouble = '';
 
   constructor(options: MigrationDriverOptions) {
