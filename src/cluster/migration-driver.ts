@@ -9,7 +9,7 @@
 import type { GroupId } from '../../raft/index.js';
 import { KvError } from '../errors.js';
 import type { MetaCommand } from '../meta/commands.js';
-import type { SlotSpan } from '../meta/slot-spans.js';
+import type { SlotSpan } from '../router/slot-spans.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { Slot } from '../router/slot.js';

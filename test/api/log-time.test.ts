@@ -51,7 +51,12 @@ function shardThat(isLeader: boolean, logTimeMs: () => number): ShardAccess {
     write: () => undefined,
     scan: () => undefined,
     read: (_keys, _level, _call, done) => {
-      done(undefined, { values: [undefined], positions: [], logTimeMs: logTimeMs() });
+      done(undefined, {
+        values: [undefined],
+        refused: new Map(),
+        positions: [],
+        logTimeMs: logTimeMs(),
+      });
     },
   };
 }
