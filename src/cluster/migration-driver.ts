@@ -383,19 +383,23 @@ export class MigrationDriver {
       return wrong === undefined;
     }
     const terms = slots.map((slot): SlotTerms => {
-      const { change, keys, sum } = this.reports.get(slot) ?? shard.slotState(slot);
-      return { ...noTerms, slot, change, keys, sum };
+      const { change, keys, sum, migration } = this.reports.get(slot) ?? shard.slotState(slot);
+      return { ...noTerms, slot, change, keys, sum, logTimeMs: migration?.logTimeMs ?? 0 };
     });
     const { differing = [] } = await this.atSource(order, 'handover', terms);
     if (differing.length > 0) await this.noteDifferent(order, differing);
     return true;
   }
 
-  /** It has all that the source had when it froze. */
+  /** It has all that the source had when it froze, and knows of this very freeze. */
   private isReady(slot: Slot): boolean {
     const report = this.reports.get(slot);
-    const { change } = this.options.shard.slotState(slot);
-    return report?.ownership === SlotOwnership.ready && report.change === change;
+    const { change, migration } = this.options.shard.slotState(slot);
+    return (
+      report?.ownership === SlotOwnership.ready &&
+      report.change === change &&
+      report.migration?.logTimeMs === migration?.logTimeMs
+    );
   }
 
   private async noteDifferent(order: MigrationOrder, slots: readonly Slot[]): Promise<void> {
