@@ -44,6 +44,7 @@ import {
   checkTxn,
   isForAnyReplica,
   keyWritten,
+  sliceFrom,
   withSession,
   withToken,
 } from './requests.js';
@@ -58,10 +59,6 @@ import { callUnary, cancelledError, detailOfError, type Method } from './wire.js
 
 /** Below the lifetime of a session's writes (50 s), so that no retry comes too late to be known. */
 const timeoutMsMax = 45_000;
-/** What `batch` has under way at once. */
-const sliceLengthMax = 10_000;
-const sliceBytesMax = 16 * 1024 * 1024;
-
 export interface ClientOptions {
   /** host:port of client addresses; any node will do, more are better. */
   readonly endpoints: readonly string[];
@@ -408,17 +405,4 @@ export class QuorateClient {
 function replyOf<R>(reply: R | null | undefined): R {
   if (reply !== null && reply !== undefined) return reply;
   throw asKvError(new Error('the reply answers another kind of operation'));
-}
-
-/** Up to the bounds of a slice, at least one. */
-function sliceFrom(operations: readonly OperationMessage[], from: number): OperationMessage[] {
-  const slice: OperationMessage[] = [];
-  let bytes = 0;
-  for (let at = from; at < operations.length && slice.length < sliceLengthMax; at++) {
-    const operation = operations[at] ?? {};
-    bytes += operation.put?.value?.byteLength ?? 0;
-    if (slice.length > 0 && bytes > sliceBytesMax) break;
-    slice.push(operation);
-  }
-  return slice;
 }

@@ -9,6 +9,10 @@ import { KvError } from '../errors.js';
 import { slotOf } from '../router/slot.js';
 import type { SessionToken } from './session-token.js';
 
+/** What `batch` has under way at once. */
+const sliceLengthMax = 10_000;
+const sliceBytesMax = 16 * 1024 * 1024;
+
 export function withSession(
   operation: OperationMessage,
   session: SessionMessage,
@@ -79,4 +83,20 @@ export function checkMessage(message: OperationMessage): void {
   if (!get && !put && !del && !increment) return;
   checkBytes('key', keyOf(message));
   if (put) checkBytes('value', put.value);
+}
+
+/** Up to the bounds of a slice, at least one. */
+export function sliceFrom(
+  operations: readonly OperationMessage[],
+  from: number,
+): OperationMessage[] {
+  const slice: OperationMessage[] = [];
+  let bytes = 0;
+  for (let at = from; at < operations.length && slice.length < sliceLengthMax; at++) {
+    const operation = operations[at] ?? {};
+    bytes += operation.put?.value?.byteLength ?? 0;
+    if (slice.length > 0 && bytes > sliceBytesMax) break;
+    slice.push(operation);
+  }
+  return slice;
 }

@@ -143,6 +143,21 @@ describe('the topology that a client keeps', () => {
       expect(seed.watchers.size).to.equal(0);
     }));
 
+  it('names replicas to ask while no leader is known: one that is cut off from the others is not asked for ever', () =>
+    withSeed(3, async (client, nodes, seed) => {
+      describeCluster(nodes, 3);
+      await get(client);
+      await until('the watch', () => seed.watchers.size === 1);
+      seed.onBatch = ({ request, reply }) => {
+        reply((request.operations ?? []).map(() => ({ error: refusal('KV_UNAVAILABLE') })));
+      };
+      await client.put({ key: bytes('a'), value: bytes('1') });
+      const before = seed.batches.length;
+      for (let n = 0; n < 5; n++) await client.put({ key: bytes('a'), value: bytes('2') });
+      expect(seed.batches).to.have.length(before);
+      expect(nodeAt(nodes, 1).batches).to.have.length(6);
+    }));
+
   it('a version from the future that nobody has does no harm, and is asked for seldom', () =>
     withSeed(1, async (client, nodes, seed) => {
       describeCluster(nodes, 3);
