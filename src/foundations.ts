@@ -12,6 +12,7 @@ import { sampleOf } from './cluster/shard-sample.js';
 import { readTopologyCache } from './cluster/topology-cache.js';
 import { formatAddress, parseAddress, type Address } from './config/address.js';
 import type { Config } from './config/config.js';
+import { KvError } from './errors.js';
 import { Identity } from './config/identity.js';
 import { Host, type RaftSettings } from './group/host.js';
 import type { Topology } from './meta/topology.js';
@@ -73,7 +74,10 @@ async function findIdentity(
       weight: config.weight,
     },
     joining,
-  );
+  ).catch((error: unknown) => {
+    if (error instanceof KvError && error.code === 'KV_INVALID') identity.forget();
+    throw error;
+  });
   identity.settle(joined.nodeId);
   log('info', { joined: joined.nodeId }, 'joined the cluster');
   return { identity, topology: joined.topology };

@@ -9,6 +9,8 @@ import {
   optionNames,
   type Config,
 } from './config/config.js';
+import { IdentityMismatch } from './config/identity.js';
+import { KvError } from './errors.js';
 import { openLog, type Log } from './observe/log.js';
 import { systemClock } from './observe/clock.js';
 import { QuorateNode } from './node.js';
@@ -104,11 +106,17 @@ function stopAtOnce(log: Log, error: unknown): void {
     {
       error: error instanceof Error ? error.name : 'Error',
       cause,
-      stack: error instanceof Error ? error.stack : undefined,
+      // Where in the program it was found out is nothing to an operator's mistake.
+      stack: error instanceof Error && !isMistake(error) ? error.stack : undefined,
     },
     error instanceof Error ? error.message : String(error),
   );
   process.exit(exitCode.failed);
+}
+
+/** It says itself what to do about it. */
+function isMistake(error: Error): boolean {
+  return error instanceof IdentityMismatch || error instanceof KvError;
 }
 
 function stopOnBugs(log: Log): void {

@@ -13,6 +13,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -33,7 +34,7 @@ const schema = z.strictObject({
 
 type Fields = z.output<typeof schema>;
 
-/** The data directory belongs to another node or cluster, or its identity file is damaged. */
+/** The data directory belongs to another node or cluster, cannot be made, or its identity is damaged. */
 export class IdentityMismatch extends Error {
   override readonly name = 'IdentityMismatch';
 }
@@ -60,7 +61,7 @@ export class Identity {
     readonly nodeId: number;
   }): Identity {
     const { directory, clusterId, nodeId } = options;
-    mkdirSync(directory, { recursive: true });
+    makeDirectory(directory);
     const path = join(directory, fileName);
     if (!existsSync(path)) {
       const directoryId = randomBytes(directoryIdBytes).toString('hex');
@@ -69,6 +70,12 @@ export class Identity {
       return new Identity(path, fields, true);
     }
     const fields = parse(path);
+    if (fields.nodeId === 0 && fields.clusterId !== clusterId) {
+      throw new IdentityMismatch(
+        `data directory ${directory} was to join cluster '${fields.clusterId}' and has no answer yet, ` +
+          `this is cluster '${clusterId}': correct --cluster-id, or remove ${path}`,
+      );
+    }
     if (fields.clusterId !== clusterId || fields.nodeId !== nodeId) {
       throw new IdentityMismatch(
         `data directory ${directory} belongs to node ${fields.nodeId} of cluster '${fields.clusterId}', ` +
@@ -114,6 +121,11 @@ export class Identity {
     this.fields = fields;
   }
 
+  /** The cluster has refused to take this directory, which this run has begun: it is nobody's again. */
+  forget(): void {
+    if (this.isNew) rmSync(this.path);
+  }
+
   /** 16 bytes. */
   get directoryId(): Uint8Array {
     return Buffer.from(this.fields.directoryId, 'hex');
@@ -146,6 +158,18 @@ function parse(path: string): Fields {
     throw new IdentityMismatch(
       `${path} is damaged: ${reason}\nThis node cannot prove who it is; remove the directory and add it ` +
         'to the cluster as a new node',
+      { cause: error },
+    );
+  }
+}
+
+function makeDirectory(directory: string): void {
+  try {
+    mkdirSync(directory, { recursive: true });
+  } catch (error) {
+    throw new IdentityMismatch(
+      `cannot make the data directory ${directory} (${error instanceof Error ? error.message : ''}): ` +
+        'name another one with --data-directory, or let this user write there',
       { cause: error },
     );
   }

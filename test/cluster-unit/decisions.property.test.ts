@@ -129,7 +129,9 @@ const examples: [Happening[], Loss][] = [
   ],
 ];
 
-describe('what the metadata leader decides, over time', () => {
+describe('what the metadata leader decides, over time', function () {
+  this.timeout(120_000);
+
   it('D06: keeps replicas apart and shards able to decide, and ends with all of them whole', () => {
     const happened = new Map<string, number>();
     fc.assert(
