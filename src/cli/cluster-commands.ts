@@ -4,6 +4,7 @@ import type { TopologyReply } from '../../proto/messages.js';
 import type { QuorateClient } from '../client/index.js';
 import { clusterCheck, type CheckFlags } from './cluster-check.js';
 import { slotsOf, topologyOf } from './cluster-picture.js';
+import { rebalance, type RebalanceFlags } from './cluster-rebalance.js';
 import { clusterStatus, clusterVersion } from './cluster-status.js';
 import { change } from './metadata-change.js';
 import {
@@ -34,11 +35,13 @@ Examples:
   quorate cluster init --shards 8 --replicas 3     once, when the first nodes run
   quorate cluster status                           is everything well? exit code 3 when not
   quorate cluster check                            are all replicas equal? ends in a line to paste
+  quorate cluster rebalance --dry-run              which slots would move where
   quorate cluster settings replaceAfterMs 60000    rebuild lost replicas after a minute`,
     );
   addInit(cluster);
   addStatus(cluster);
   addCheck(cluster);
+  addRebalance(cluster);
   addSettings(cluster);
   addChange(cluster);
   return cluster;
@@ -103,6 +106,23 @@ Exit code 3 when replicas differ, or one could not be compared.`,
       const withinMs = 1000 * parseInteger('--within', flags.within, 1, 3600);
       return withClient(flags, (client) => clusterCheck(client, flags, withinMs));
     });
+}
+
+function addRebalance(cluster: Command): void {
+  withClientFlags(
+    cluster.command('rebalance').description('move slots until every shard has its share of them'),
+  )
+    .option('--weights <list>', 'shares of shards: 1=100,2=50; 0: it is to have no slots')
+    .option('--threshold <percent>', 'how far from its share a shard may be, 0 to 100', '2')
+    .option('--dry-run', 'show the plan and begin nothing')
+    .option('--wait', 'show the progress until all slots have moved')
+    .addHelpText(
+      'after',
+      `
+A shard that is not weighed weighs as much as the nodes of its replicas, on average. As few slots move
+as that takes. They are migrations like others: quorate migration list, pause, cancel.`,
+    )
+    .action((flags: RebalanceFlags) => withClient(flags, (client) => rebalance(client, flags)));
 }
 
 function addSettings(cluster: Command): void {

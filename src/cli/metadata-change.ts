@@ -2,7 +2,7 @@
 import type { OperationInfo } from '../../proto/messages.js';
 import type { QuorateClient } from '../client/index.js';
 import type { ClientFlags } from './options.js';
-import { printJson } from './output.js';
+import { printJson, Unhealthy } from './output.js';
 
 const pollMs = 500;
 
@@ -11,6 +11,7 @@ export interface Issued {
   readonly shard?: number;
   readonly replica?: number;
   readonly operation?: number;
+  readonly migrations?: readonly number[];
 }
 
 /** `ifVersion`: only at this version of the map; 0: at any. Says what came of it, and gives the ids. */
@@ -26,9 +27,16 @@ export async function carryOut(
     printJson({ changed, version, issued: ids });
     return ids;
   }
-  const given = Object.entries(ids).map(([name, id]) => `, ${name} ${String(id)}`);
+  const given = Object.entries(ids).map(([name, id]) => `, ${name} ${briefIds(id)}`);
   console.log(`${changed ? 'ok' : 'nothing to change'}, map version ${version}${given.join('')}`);
   return ids;
+}
+
+/** '3', '3 to 9', '1, 4, 5'. */
+function briefIds(ids: number | readonly number[]): string {
+  if (typeof ids === 'number') return String(ids);
+  const [first = 0, last = first] = [ids[0], ids.at(-1)];
+  return ids.length > 3 && last - first === ids.length - 1 ? `${first} to ${last}` : ids.join(', ');
 }
 
 /** The same where the ids do not matter. */
@@ -36,7 +44,7 @@ export async function change(...given: Parameters<typeof carryOut>): Promise<voi
   await carryOut(...given);
 }
 
-/** Says each step of an operation until it has ended. Rejects when it did not end well. */
+/** Says each step of an operation until it has ended. Rejects (exit code 3) when it did not end well. */
 export async function follow(
   client: QuorateClient,
   flags: ClientFlags,
@@ -50,7 +58,7 @@ export async function follow(
     if (line !== shown) console.log(line);
     shown = line;
     if (state === 'done') return;
-    if (state !== 'running') throw new Error(`${what}: ${state}: ${progress}`);
+    if (state !== 'running') throw new Unhealthy(`${what}: ${state}: ${progress}`);
     await new Promise((resolve) => setTimeout(resolve, pollMs));
   }
 }

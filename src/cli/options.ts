@@ -68,6 +68,29 @@ export function parseInteger(name: string, text: string, min: number, max: numbe
   return value;
 }
 
+const byteUnits: Readonly<Record<string, number>> = {
+  '': 1,
+  B: 1,
+  kB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+};
+
+/** Bytes as '500000', '10MiB', '1.5 GB'. Whose bounds they are says them. */
+export function parseBytes(name: string, text: string): number {
+  const [, digits = '', unit = ''] = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/.exec(text.trim()) ?? [];
+  const size = byteUnits[unit];
+  if (digits === '' || size === undefined)
+    throw new UsageError(
+      `${name} must be bytes, e.g. 500000, 10MiB or 1.5GB (units: ` +
+        `${Object.keys(byteUnits).slice(1).join(', ')}), got '${text}'`,
+    );
+  return Math.round(Number(digits) * size);
+}
+
 /** `new` begins one; undefined: without a session. */
 export function parseToken(text: string | undefined): SessionToken | undefined {
   if (text === undefined) return undefined;

@@ -6,6 +6,7 @@ import { clusterCommand } from './cluster-commands.js';
 import { runDemo } from './demo.js';
 import { devCommand } from './dev.js';
 import { kvCommand } from './kv-commands.js';
+import { migrationCommand } from './migration-commands.js';
 import { nodeCommand } from './node-commands.js';
 import { parseInteger } from './options.js';
 import { ExitCode, reportError, type OutputForm } from './output.js';
@@ -48,6 +49,7 @@ function program(): Command {
     .addCommand(nodeCommand())
     .addCommand(shardCommand())
     .addCommand(slotCommand())
+    .addCommand(migrationCommand())
     .addCommand(recoverCommand())
     .addCommand(statusCommand())
     .addCommand(kvCommand())

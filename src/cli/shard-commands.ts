@@ -19,6 +19,7 @@ import {
   type ClientFlags,
 } from './options.js';
 import { ExitCode, formatCount, printJson, printTable } from './output.js';
+import { addReshaping } from './shard-reshaping.js';
 
 interface NodeFlags extends ClientFlags {
   readonly node: string;
@@ -45,11 +46,14 @@ export function shardCommand(): Command {
 Examples:
   quorate shard show 3                          who has it, who leads, who lags
   quorate shard transfer-leader 3 --to 2        node 2 leads it from now on, whenever it can
-  quorate shard add-replica 3 --node 5          one copy more; remove-replica takes one away`,
+  quorate shard add-replica 3 --node 5          one copy more; remove-replica takes one away
+  quorate shard split 3 --wait                  half of its slots go to a new shard
+  quorate shard merge 3 --into 1,2 --wait       all of them go to others, and it is removed`,
     );
   addLooks(shard);
   addTransfer(shard);
   addReplicas(shard);
+  addReshaping(shard);
   return shard;
 }
 

@@ -1,6 +1,5 @@
 /** What the leader of the metadata group does about shards that are being merged or split. */
 import type { MetaCommand } from '../meta/commands.js';
-import { slotsOfShard } from '../meta/slot-map.js';
 import { isEnded, slotsLeft } from '../meta/migrations.js';
 import { countSlots } from '../router/slot-spans.js';
 import {
@@ -40,18 +39,13 @@ function decideReshape(plan: Plan, operation: OperationRecord, ids: readonly num
   }
 }
 
-/** Refused as long as something else needs the shard; then it is tried again. */
 function finishMerge(plan: Plan, { id, shard }: OperationRecord): void {
   if (shard === undefined) return;
-  const isThere = (): boolean => shardRecordOf(plan.topology, shard) !== undefined;
-  if (isThere()) plan.run({ kind: 'removeShard', shard });
-  if (!isThere()) {
+  // Perhaps it was removed, and the leader that did it came no further.
+  plan.run({ kind: 'removeShard', shard });
+  if (shardRecordOf(plan.topology, shard) === undefined)
     plan.end(id, 'done', `all slots have moved, and shard ${shard} is removed`);
-    return;
-  }
-  const left = countSlots(slotsOfShard(plan.topology.slots, shard));
-  if (left > 0) plan.end(id, 'failed', `${left} slots have come to shard ${shard}: merge it again`);
-  else plan.end(id, 'running', 'all slots have moved; another migration names the shard still');
+  else plan.end(id, 'failed', `shard ${shard} is in use again: merge it anew`);
 }
 
 function progressOf(topology: Topology, migrations: readonly MigrationRecord[]): string {

@@ -1,0 +1,94 @@
+/** `quorate cluster rebalance`: every shard gets its share of the slots. */
+import type { PlanRebalanceReply } from '../../proto/messages.js';
+import type { QuorateClient } from '../client/index.js';
+import { countSlots, joinSpans } from '../router/slot-spans.js';
+import { carryOut } from './metadata-change.js';
+import { followMigrations } from './migration-progress.js';
+import { parseInteger, parseNumber, type ClientFlags } from './options.js';
+import { formatCount, printJson, printTable, UsageError } from './output.js';
+import { briefSlots } from './slot-list.js';
+
+export interface RebalanceFlags extends ClientFlags {
+  readonly weights?: string;
+  readonly threshold: string;
+  readonly dryRun?: boolean;
+  readonly wait?: boolean;
+}
+
+export async function rebalance(client: QuorateClient, flags: RebalanceFlags): Promise<void> {
+  const plan = await client.planRebalance({
+    weights: weightsOf(flags.weights),
+    thresholdPercent: parseNumber('--threshold', flags.threshold),
+  });
+  const isDry = flags.dryRun === true;
+  if (flags.output === 'table') printPlan(plan);
+  else if (isDry) printJson(plan);
+  if (isDry) return;
+  const { leftOff } = plan;
+  // What is 0 in a message is no field of its own, and would be missing in the command.
+  const moves = plan.moves.map(({ slots, source, target }) => ({
+    slots: joinSpans(slots),
+    source,
+    target,
+  }));
+  if (moves.length === 0) {
+    if (flags.output === 'json') printJson({ changed: false, issued: {} });
+    return;
+  }
+  // Each move names its source: what has changed hands since the plan was made is refused.
+  const { migrations = [] } = await carryOut(client, flags, { kind: 'startMigrations', moves });
+  if (leftOff > 0)
+    console.error(`${formatCount(leftOff)} moves are left: rebalance again when these have ended`);
+  if (flags.wait === true) await followMigrations(client, flags, migrations);
+}
+
+/** '1=100,2=50'. */
+function weightsOf(text: string | undefined): readonly { shardId: number; weight: number }[] {
+  if (text === undefined) return [];
+  return text.split(',').map((part) => {
+    const [shard = '', weight, more] = part.split('=');
+    if (weight === undefined || more !== undefined)
+      throw new UsageError(`--weights: '${part}' is not shard=weight, e.g. 1=100,2=50`);
+    return {
+      shardId: parseInteger('--weights: shard', shard.trim(), 1, 0xffff_ffff),
+      weight: parseNumber(`--weights: weight of shard ${shard}`, weight),
+    };
+  });
+}
+
+function printPlan({ moves, shares }: PlanRebalanceReply): void {
+  const changing = shares.filter(({ slots, share }) => slots !== share);
+  if (moves.length === 0) {
+    console.log(
+      changing.length === 0
+        ? 'nothing to move: every shard has its share'
+        : 'nothing can move: the slots that would have to are on their way elsewhere',
+    );
+    return;
+  }
+  printTable(
+    ['shard', 'weight', 'slots', 'after', 'change'],
+    changing.map(({ shardId, weight, slots, share }) => [
+      String(shardId),
+      String(Math.round(weight * 100) / 100),
+      formatCount(slots),
+      formatCount(share),
+      `${share > slots ? '+' : ''}${formatCount(share - slots)}`,
+    ]),
+  );
+  console.log('');
+  printTable(
+    ['from', 'to', 'count', 'slots'],
+    moves.map(({ source, target, slots }) => [
+      `shard ${source}`,
+      `shard ${target}`,
+      formatCount(countSlots(slots)),
+      briefSlots(slots),
+    ]),
+  );
+  const total = moves.reduce((sum, { slots }) => sum + countSlots(slots), 0);
+  console.log(
+    `\n${formatCount(total)} slots to move, in ${moves.length} ` +
+      (moves.length === 1 ? 'migration' : 'migrations'),
+  );
+}
