@@ -2,6 +2,7 @@
 import pc from 'picocolors';
 import type { QuorateClient } from '../client/index.js';
 import { slotsOf, takePicture, type GroupPicture, type Picture } from './cluster-picture.js';
+import { isOpen, movedText, progressOf } from './migration-progress.js';
 import type { ClientFlags } from './options.js';
 import { ExitCode, formatAge, formatBytes, formatCount, printJson, printTable } from './output.js';
 
@@ -49,6 +50,7 @@ function printStatus(picture: Picture): void {
   console.log('');
   printGroups(picture);
   printOperations(picture);
+  printMigrations(picture);
   const answering = nodes.filter(({ reply }) => reply !== undefined).length;
   const whole = picture.groups.slice(1).filter(({ problem }) => problem === '').length;
   console.log('');
@@ -127,6 +129,17 @@ function printOperations({ topology }: Picture): void {
   );
 }
 
+function printMigrations({ topology }: Picture): void {
+  const open = topology.migrations.filter(isOpen);
+  if (open.length === 0) return;
+  const states = [...new Set(open.map(({ state }) => state))].map((state) => {
+    const count = open.filter((each) => each.state === state).length;
+    return `${count} ${state}`;
+  });
+  const moved = movedText(progressOf(open));
+  console.log(`\nmigrations: ${states.join(', ')}; ${moved} slots moved (quorate migration list)`);
+}
+
 export function stateText(state: string): string {
   return state === 'up' ? pc.green(state) : pc.yellow(state);
 }
@@ -157,5 +170,6 @@ function jsonOf({ topology, nodes, groups, problems }: Picture): object {
       problem: group.problem,
     })),
     operations: operations.filter(({ state }) => state === 'running'),
+    migrations: topology.migrations.filter(isOpen),
   };
 }

@@ -16,6 +16,7 @@ import {
   type Surroundings,
 } from './decisions.js';
 import type { Metadata } from './metadata.js';
+import { MigrationWatch } from './migration-watch.js';
 
 /** Between two rounds. Rounds do not overlap: one that takes longer skips the next. */
 const roundEveryMs = 1000;
@@ -45,6 +46,7 @@ export class Controller {
   private readonly options: ControllerOptions;
   private readonly seen = new Map<NodeId, Sight>();
   private readonly complaints = new Set<string>();
+  private readonly migrations = new MigrationWatch();
   /** Monotonic; undefined while somebody else leads. */
   private leadingSinceMs: number | undefined;
   private tickedMs = 0;
@@ -83,6 +85,8 @@ export class Controller {
     if (this.leadingSinceMs !== undefined && pauseMs > 2 * roundEveryMs) this.noticeStall(pauseMs);
     this.leadingSinceMs ??= nowMs;
     this.look(nowMs);
+    for (const sentence of this.migrations.look(this.options.view.topology, nowMs))
+      log('warn', {}, sentence);
     if (this.isBusy) return;
     this.isBusy = true;
     this.round()
@@ -103,6 +107,7 @@ export class Controller {
 
   private beginAnew(): void {
     this.leadingSinceMs = undefined;
+    this.migrations.beginAnew();
     this.seen.clear();
   }
 

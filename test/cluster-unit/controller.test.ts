@@ -286,4 +286,35 @@ describe('the controller of the cluster', () => {
       await stage.pass(3);
       expect(stage.ran).to.deep.equal([]);
     }));
+
+  it('says once of a migration that it gets nowhere, and anew when it stops again', () =>
+    onStage(async (stage) => {
+      const slots = [{ first: 0, last: 9 }];
+      stage.topology = after(
+        stage.topology,
+        { kind: 'createShard', replication: 3 },
+        { kind: 'setSetting', name: 'migrationGiveUpMs', value: 1000 },
+        { kind: 'startMigrations', moves: [{ slots, source: 1, target: 2 }], nowMs: 1 },
+      );
+      await stage.pass(10);
+      expect(stage.warnings).to.deep.equal([]);
+      await stage.pass(10);
+      expect(stage.warnings).to.deep.equal([
+        'migration 1 (from slot 0 on, shard 1 to shard 2) is running and has got nowhere for 10 s: ' +
+          'look at the leaders of both shards',
+      ]);
+      stage.topology = after(stage.topology, {
+        kind: 'moveSlots',
+        id: 1,
+        slots: [{ first: 0, last: 0 }],
+        keys: 0,
+        bytes: 0,
+        freezeMs: 0,
+        nowMs: 1,
+      });
+      await stage.pass(10);
+      expect(stage.warnings).to.have.length(1);
+      await stage.pass(10);
+      expect(stage.warnings).to.have.length(2);
+    }));
 });
