@@ -403,6 +403,41 @@ export interface TransferLeaderReply {
   leaderNode: number;
 }
 
+export interface ShardFiguresRequest {
+  shardId: number;
+  withSlots?: boolean;
+}
+
+export interface ShardFiguresReply {
+  keys: number;
+  bytes: number;
+  operationsPerSecond: number;
+  slots: SlotFigures[];
+  exports: ExportFigures[];
+}
+
+export interface SlotFigures {
+  slot: number;
+  keys: number;
+  bytes: number;
+  operationsPerSecond: number;
+}
+
+export interface ExportFigures {
+  migrationId: number;
+  slotsLeft: number;
+  keysLeft: number;
+  bytesLeft: number;
+  bytesSent: number;
+  recordsSent: number;
+  lag: number;
+  freezes: number;
+  freezeMsMedian: number;
+  freezeMsP99: number;
+  freezeMsMax: number;
+  trouble: string;
+}
+
 export interface StepMigrationRequest {
   shardId: number;
   steps: Uint8Array[];

@@ -5,6 +5,7 @@
 import { groupId, replicaId, type GroupId } from '../raft/index.js';
 import type {
   GroupStatusMessage,
+  ShardFiguresReply,
   StatusReply,
   StepMigrationReply,
   StepMigrationRequest,
@@ -12,8 +13,10 @@ import type {
 import { invalid } from './api/convert.js';
 import type { AdminGroup } from './api/group-door.js';
 import { stepHere } from './api/migration-steps.js';
+import { shardFigures } from './api/shard-figures.js';
 import type { KnownLeader } from './api/topology-service.js';
 import type { ShardReport } from './cluster/decisions.js';
+import type { MigrationFigures } from './cluster/migration-driver.js';
 import { formatAddress } from './config/address.js';
 import { peerAddresses } from './foundations.js';
 import type { HostedGroup } from './group/host.js';
@@ -21,12 +24,17 @@ import { metadataGroup, shardRecordOf } from './meta/topology.js';
 import type { NodeParts } from './node-parts.js';
 import { packageVersion } from './package-version.js';
 
+/** Migrations that this node drives from a shard, by id. */
+type ExportsOf = (shard: GroupId) => Iterable<readonly [id: number, MigrationFigures]>;
+
 export class NodePicture {
   private readonly parts: NodeParts;
+  private readonly exportsOf: ExportsOf;
   private readonly startedMs: number;
 
-  constructor(parts: NodeParts) {
+  constructor(parts: NodeParts, exportsOf: ExportsOf) {
     this.parts = parts;
+    this.exportsOf = exportsOf;
     this.startedMs = parts.clock.monotonicMs();
   }
 
@@ -59,6 +67,7 @@ export class NodePicture {
       hashAt: (index) => group.hashAt(index),
       takeHash: () => this.takeHash(group.id),
       stepMigration: (request) => this.stepMigration(request),
+      shardFigures: (withSlots) => this.shardFigures(group.id, withSlots),
     }));
   }
 
@@ -124,6 +133,12 @@ export class NodePicture {
         else reject(error);
       });
     });
+  }
+
+  private shardFigures(id: GroupId, withSlots: boolean): ShardFiguresReply {
+    const local = this.parts.shards.get(id);
+    if (local === undefined) throw invalid('only shards have slots: name one, from 1 on');
+    return shardFigures(local.shard.slotFigures(), this.exportsOf(id), withSlots);
   }
 
   private async stepMigration(request: StepMigrationRequest): Promise<StepMigrationReply> {

@@ -41,7 +41,7 @@ export class QuorateNode {
   private constructor(parts: NodeParts) {
     const { metadata, view, clock, foundations, clientAddressOf: addressOf } = parts;
     this.parts = parts;
-    this.picture = new NodePicture(parts);
+    this.picture = new NodePicture(parts, (shard) => this.migrations.figuresOf(shard));
     this.door = new MetadataDoor({ metadata, addressOf, view, link: foundations.link, clock });
     this.groupDoor = new GroupDoor({
       groups: () => this.picture.groups(),

@@ -10,6 +10,7 @@ import type {
   PlanRebalanceRequest,
   ReplicaHashRequest,
   SlotSpanMessage,
+  ShardFiguresRequest,
   StatusReply,
   StepMigrationRequest,
   TakeHashRequest,
@@ -70,6 +71,8 @@ export function adminMethods(options: AdminServiceOptions): AdminMethods {
     TransferLeader: (request, forwarded) =>
       door.transferLeader(request as TransferLeaderRequest, forwarded),
     TakeHash: (request, forwarded) => door.takeHash(request as TakeHashRequest, forwarded),
+    ShardFigures: (request, forwarded) =>
+      door.shardFigures(request as ShardFiguresRequest, forwarded),
     StepMigration: (request, forwarded) =>
       door.stepMigration(request as StepMigrationRequest, forwarded),
     ReplicaHash: (request) => door.replicaHash(request as ReplicaHashRequest),

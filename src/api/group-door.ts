@@ -6,6 +6,8 @@ import type {
   GroupStatusMessage,
   ReplicaHashReply,
   ReplicaHashRequest,
+  ShardFiguresReply,
+  ShardFiguresRequest,
   StepMigrationReply,
   StepMigrationRequest,
   TakeHashReply,
@@ -36,6 +38,8 @@ export interface AdminGroup {
   hashAt(index: number): HashAt;
   /** The index of the logged command; rejects with KvError. Asked of a leader. */
   takeHash(): Promise<number>;
+  /** Asked of a leader; throws KvError KV_INVALID for a group that has no slots. */
+  shardFigures(withSlots: boolean): ShardFiguresReply;
   /** Rejects with KvError; KV_INVALID for bytes that are no step of a target. Asked of a leader. */
   stepMigration(request: StepMigrationRequest): Promise<StepMigrationReply>;
 }
@@ -75,6 +79,13 @@ export class GroupDoor {
     return this.atLeader(request.groupId, forwarded, {
       here: async (group) => ({ index: await group.takeHash() }),
       there: (address) => this.options.link.takeHash(address, request),
+    });
+  }
+
+  shardFigures(request: ShardFiguresRequest, forwarded: boolean): Promise<ShardFiguresReply> {
+    return this.atLeader(request.shardId, forwarded, {
+      here: (group) => Promise.resolve(group.shardFigures(request.withSlots === true)),
+      there: (address) => this.options.link.shardFigures(address, request),
     });
   }
 

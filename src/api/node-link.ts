@@ -7,6 +7,8 @@ import type {
   JoinReply,
   JoinRequest,
   StatusReply,
+  ShardFiguresReply,
+  ShardFiguresRequest,
   StatusRequest,
   StepMigrationReply,
   StepMigrationRequest,
@@ -54,6 +56,11 @@ const calls = {
     'TransferLeaderRequest',
     'TransferLeaderReply',
   ),
+  shardFigures: admin<ShardFiguresRequest, ShardFiguresReply>(
+    'ShardFigures',
+    'ShardFiguresRequest',
+    'ShardFiguresReply',
+  ),
   stepMigration: admin<StepMigrationRequest, StepMigrationReply>(
     'StepMigration',
     'StepMigrationRequest',
@@ -97,6 +104,10 @@ export class NodeLink {
 
   takeHash(address: string, request: TakeHashRequest): Promise<TakeHashReply> {
     return this.call(address, calls.takeHash, request);
+  }
+
+  shardFigures(address: string, request: ShardFiguresRequest): Promise<ShardFiguresReply> {
+    return this.call(address, calls.shardFigures, request);
   }
 
   /** `withinMs`: until the reply is here. */

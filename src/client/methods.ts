@@ -22,6 +22,8 @@ import type {
   ScanRequest,
   StatusReply,
   StatusRequest,
+  ShardFiguresReply,
+  ShardFiguresRequest,
   TakeHashReply,
   TakeHashRequest,
   TopologyReply,
@@ -75,6 +77,11 @@ export const methods = {
     'Admin/TakeHash',
     'TakeHashRequest',
     'TakeHashReply',
+  ),
+  shardFigures: method<ShardFiguresRequest, ShardFiguresReply>(
+    'Admin/ShardFigures',
+    'ShardFiguresRequest',
+    'ShardFiguresReply',
   ),
   replicaHash: method<ReplicaHashRequest, ReplicaHashReply>(
     'Admin/ReplicaHash',

@@ -24,6 +24,8 @@ import type {
   ScanRequest,
   SessionMessage,
   StatusReply,
+  ShardFiguresReply,
+  ShardFiguresRequest,
   TakeHashReply,
   TakeHashRequest,
   TopologyReply,
@@ -243,6 +245,14 @@ export class QuorateClient {
   /** The index at which every replica of a group takes the hash of its state, for `replicaHash`. */
   takeHash(request: TakeHashRequest, options: OperationOptions = {}): Promise<TakeHashReply> {
     return this.calls.call(methods.takeHash, request, this.boundsOf(options));
+  }
+
+  /** What the leader of a shard knows of its slots, and of migrations that it is the source of. */
+  shardFigures(
+    request: ShardFiguresRequest,
+    options: OperationOptions = {},
+  ): Promise<ShardFiguresReply> {
+    return this.calls.call(methods.shardFigures, request, this.boundsOf(options));
   }
 
   /** Of the replica on the node at `endpoint`. */

@@ -22,7 +22,7 @@ import {
   type SlotTerms,
 } from '../shard/migration-step.js';
 import type { Shard } from '../shard/shard.js';
-import { SlotOwnership, type SlotState } from '../shard/slot-state.js';
+import { isServing, SlotOwnership, type SlotState } from '../shard/slot-state.js';
 import { Throttle } from './throttle.js';
 
 export type SourceShard = Pick<
@@ -69,6 +69,10 @@ export interface MigrationDriverOptions {
 
 /** How far it is; for people. */
 export interface MigrationFigures {
+  /** What it has not handed over yet. */
+  readonly slotsLeft: number;
+  readonly keysLeft: number;
+  readonly bytesLeft: number;
   /** Bytes and records sent since this node drives it. */
   readonly bytes: number;
   readonly records: number;
@@ -123,13 +127,30 @@ export class MigrationDriver {
     this.progressMs = options.clock.monotonicMs();
   }
 
+  get sourceId(): GroupId {
+    return this.options.shard.id;
+  }
+
   get figures(): MigrationFigures {
     const { bytes, records, freezes, trouble } = this;
+    const { shard, id, order } = this.options;
+    const left = [...slotsOf(order()?.slots ?? [])]
+      .map((slot) => shard.slotState(slot))
+      .filter((state) => isServing(state) && state.ended < id);
     const lag = this.slotsIn(SlotOwnership.exporting, SlotOwnership.frozen).reduce(
       (sum, slot) => sum + this.lagOf(slot),
       0,
     );
-    return { bytes, records, lag, freezes, trouble };
+    return {
+      slotsLeft: left.length,
+      keysLeft: sumOf(left, 'keys'),
+      bytesLeft: sumOf(left, 'bytes'),
+      bytes,
+      records,
+      lag,
+      freezes,
+      trouble,
+    };
   }
 
   close(): void {
@@ -484,10 +505,6 @@ export class MigrationDriver {
   }
 
   // ---- steps
-
-  private get sourceId(): number {
-    return this.options.shard.id;
-  }
 
   private step(kind: SlotStepKind, slots: readonly SlotTerms[]): MigrationStep {
     return { kind, id: this.options.id, peer: this.sourceId, slots };

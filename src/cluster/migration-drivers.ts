@@ -61,9 +61,10 @@ export class MigrationDrivers {
     }
   }
 
-  /** Of a migration that this node drives. */
-  figuresOf(id: number): MigrationFigures | undefined {
-    return this.drivers.get(id)?.figures;
+  /** Of the migrations that this node drives from a shard. */
+  *figuresOf(shard: GroupId): Generator<readonly [id: number, MigrationFigures]> {
+    for (const [id, driver] of this.drivers)
+      if (driver.sourceId === shard) yield [id, driver.figures];
   }
 
   close(): void {

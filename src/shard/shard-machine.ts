@@ -103,6 +103,11 @@ export class ShardMachine implements StateMachine<CommandResult> {
     return owned;
   }
 
+  /** Every slot that is served here and of which something was ever said. */
+  *servedSlots(): Generator<readonly [Slot, SlotState]> {
+    for (const each of this.slots) if (isServing(each[1])) yield each;
+  }
+
   /** Slots that are in a migration just now, as source or target. */
   get slotsInMigration(): ReadonlySet<Slot> {
     return this.moving;

@@ -5,6 +5,7 @@ import type { KeyValue } from './command.js';
 import { seenValue, type Freshness, type ReadGate, type ReadLevel } from './read-gate.js';
 import { notFounded, notServed, readError } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
+import type { SlotLoad } from './slot-load.js';
 import type { SlotPosition } from './slot-position.js';
 import { isServing } from './slot-state.js';
 
@@ -38,6 +39,7 @@ interface Look {
 export interface ReadSources {
   readonly machine: ShardMachine;
   readonly gate: ReadGate;
+  readonly load: SlotLoad;
   /** The shard's time now, ms; 0 on a replica that does not lead. */
   readonly nowMs: () => number;
   readonly onFatal: (error: Error) => void;
@@ -63,6 +65,7 @@ export class ShardReads {
         return;
       }
       this.ready.push({ keys, freshness, done });
+      for (const key of keys) this.sources.load.count(slotOf(key));
       if (this.ready.length === 1) queueMicrotask(() => void this.answerReady());
     });
   }
@@ -70,6 +73,7 @@ export class ShardReads {
   private async answerReady(): Promise<void> {
     const reads = this.ready;
     this.ready = [];
+    this.sources.load.turn();
     const { loads } = this.machine;
     try {
       const looks = reads.flatMap(({ keys }) => keys.map((key) => this.lookAt(key)));

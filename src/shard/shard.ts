@@ -26,6 +26,7 @@ import type { ShardMachine } from './shard-machine.js';
 import { ShardReads, type ReadDone } from './shard-reads.js';
 import { ShardScans, type ScanDone, type ScanPageRequest } from './shard-scans.js';
 import { changesPart, scanPart, type ChunkRoom, type ExportSource } from './slot-export.js';
+import { SlotLoad } from './slot-load.js';
 import type { SlotPosition } from './slot-position.js';
 import type { SlotState } from './slot-state.js';
 
@@ -63,6 +64,7 @@ export class Shard {
   private readonly machine: ShardMachine;
   private readonly time: LogTime;
   private readonly gate: ReadGate;
+  private readonly load: SlotLoad;
   private readonly reads: ShardReads;
   private readonly scans: ShardScans;
   private readonly expiry: ExpirySweep;
@@ -76,7 +78,8 @@ export class Shard {
     this.group = group;
     this.machine = machine;
     this.gate = new ReadGate({ group, machine, clock });
-    const sources = { machine, gate: this.gate, nowMs: () => this.nowMs, onFatal };
+    this.load = new SlotLoad(clock);
+    const sources = { machine, gate: this.gate, load: this.load, nowMs: () => this.nowMs, onFatal };
     this.reads = new ShardReads(sources);
     this.scans = new ShardScans(sources);
     this.time = new LogTime(clock, (jumpMs) => {
@@ -153,6 +156,7 @@ export class Shard {
       done(notFounded(), undefined);
       return;
     }
+    this.load.turn();
     const logTimeMs = this.time.now(this.machine.logTimeMs);
     const stamped = writes.map((write) => this.stampSession(write, logTimeMs));
     const wrong = stamped.find(
@@ -161,6 +165,10 @@ export class Shard {
     if (wrong?.session !== undefined) {
       done(tooFarAhead(wrong.session, logTimeMs), undefined);
       return;
+    }
+    for (const write of writes) {
+      const slot = slotOfWrite(write);
+      if (slot !== undefined) this.load.count(slot);
     }
     const refusals = this.refusalsOf(writes);
     const positionAt =
@@ -225,6 +233,13 @@ export class Shard {
 
   slotState(slot: Slot): SlotState {
     return this.machine.slotState(slot);
+  }
+
+  /** Slots that are served here, with how often they are asked for, per second. */
+  *slotFigures(): Generator<{ slot: Slot; state: SlotState; operationsPerSecond: number }> {
+    this.load.turn();
+    for (const [slot, state] of this.machine.servedSlots())
+      yield { slot, state, operationsPerSecond: this.load.rateOf(slot) };
   }
 
   get slotsInMigration(): ReadonlySet<Slot> {
