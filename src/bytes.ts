@@ -1,6 +1,7 @@
 /** Big-endian numbers and byte strings, written to a growing buffer and read with bounds checked. */
 
-const initialBytes = 4096;
+/** Small enough to come out of Node's pool: most of what is written is a few dozen bytes long. */
+const initialBytes = 512;
 
 export class ByteWriter {
   private buffer = Buffer.allocUnsafe(initialBytes);

@@ -2,30 +2,37 @@
  * `quorate demo` (and `npm start`): a cluster on this machine does its main job in front of your
  * eyes. Real records in, all of them back, the leader killed, nothing lost.
  */
-import { createReadStream, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import cliProgress from 'cli-progress';
 import pc from 'picocolors';
 import type { TopologyReply } from '../../proto/messages.js';
 import { QuorateClient } from '../client/index.js';
 import { slotOf } from '../router/slot.js';
-import { findUp } from './find-up.js';
-import { load, parseLine } from './load-dump.js';
-import { isPortFree, LocalCluster } from './local-cluster.js';
+import {
+  freeBase,
+  loadWithBar,
+  readAndCompare,
+  readRecords,
+  restartAndCatchUp,
+  sampleFile,
+  step,
+} from './demo-stage.js';
+import { LocalCluster } from './local-cluster.js';
 import { askAll, printStatus } from './status-command.js';
-import { Unhealthy } from './output.js';
+import { reshard } from './reshard-demo.js';
 
 const shards = 4;
 const probeKey = Buffer.from('demo:probe');
-const defaultBasePort = 7400;
 const probeMs = 5;
 
 export interface DemoOptions {
   /** Keep serving until Ctrl-C instead of ending. */
   readonly keep: boolean;
   readonly nodes: number;
+  /** Show how slots move to new nodes and shards, instead of how a leader is lost. */
+  readonly reshard: boolean;
 }
 
 /** Throws Unhealthy when anything was lost. */
@@ -37,7 +44,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   const cluster = await LocalCluster.start({ nodes: options.nodes, shards, directory, basePort });
   const client = new QuorateClient({ endpoints: cluster.endpoints });
   try {
-    await runSteps(cluster, client);
+    await (options.reshard ? reshard(cluster, client) : runSteps(cluster, client));
     if (options.keep) {
       printHints(cluster);
       await interrupted;
@@ -87,73 +94,6 @@ function shardOf({ slots }: TopologyReply, key: Uint8Array): number {
   return slots.find(({ first, last }) => first <= slot && slot <= last)?.shardId ?? 0;
 }
 
-function step(text: string): void {
-  console.log(`${pc.cyan('==')} ${text}`);
-}
-
-function sampleFile(): string {
-  return findUp('test/data/packages-1000.jsonl');
-}
-
-function readRecords(file: string): Map<string, Uint8Array> {
-  const lines = readFileSync(file, 'utf8').trimEnd().split('\n');
-  const items = lines.map((line, at) => parseLine(line, at + 1));
-  return new Map(items.map(({ key, value }) => [Buffer.from(key).toString('utf8'), value]));
-}
-
-function bar(total: number, what: string): cliProgress.SingleBar {
-  const shown = new cliProgress.SingleBar(
-    {
-      format: `   {bar} {percentage}% {value}/{total} ${what}, {duration} s`,
-      hideCursor: true,
-      noTTYOutput: true,
-      notTTYSchedule: 60_000,
-      stream: process.stdout,
-    },
-    cliProgress.Presets.shades_classic,
-  );
-  shown.start(total, 0);
-  return shown;
-}
-
-async function loadWithBar(client: QuorateClient, file: string, total: number): Promise<void> {
-  const started = performance.now();
-  const shown = bar(total, 'written');
-  const { records } = await load(client, createReadStream(file), {
-    onProgress: (progress) => {
-      shown.update(progress.records);
-    },
-  });
-  shown.stop();
-  const seconds = (performance.now() - started) / 1000;
-  console.log(`   ${records} records, ${statSync(file).size} bytes in ${seconds.toFixed(2)} s`);
-}
-
-async function readAndCompare(
-  client: QuorateClient,
-  records: ReadonlyMap<string, Uint8Array>,
-): Promise<void> {
-  const shown = bar(records.size, 'read');
-  const missing: string[] = [];
-  let pending: Promise<void>[] = [];
-  for (const [key, value] of records) {
-    pending.push(
-      client.get({ key: Buffer.from(key, 'utf8') }).then((reply) => {
-        if (!reply.kv || Buffer.compare(reply.kv.value, value) !== 0) missing.push(key);
-        shown.increment();
-      }),
-    );
-    if (pending.length >= 64) {
-      await Promise.all(pending);
-      pending = [];
-    }
-  }
-  await Promise.all(pending);
-  shown.stop();
-  if (missing.length > 0)
-    throw new Unhealthy(`${missing.length} records are lost or changed, first: ${missing[0]}`);
-}
-
 /** Writes one key after another around the kill; the longest wait between two successes is the gap. */
 async function measureWriteGap(client: QuorateClient, kill: () => Promise<void>): Promise<number> {
   let last = performance.now();
@@ -172,34 +112,6 @@ async function measureWriteGap(client: QuorateClient, kill: () => Promise<void>)
   }
   await killed;
   return gap;
-}
-
-async function restartAndCatchUp(
-  cluster: LocalCluster,
-  node: number,
-  shard: number,
-): Promise<void> {
-  const started = performance.now();
-  cluster.startNode(node);
-  await cluster.waitFor(`node ${node} caught up`, 30_000, async () => {
-    const [own, leader] = await Promise.all([cluster.status(node), cluster.leader(shard)]);
-    const mine = own?.groups.find((group) => group.groupId === shard);
-    const led = leader === undefined ? undefined : await cluster.status(leader);
-    const theirs = led?.groups.find((group) => group.groupId === shard);
-    return mine !== undefined && theirs !== undefined && mine.appliedIndex >= theirs.commitIndex;
-  });
-  console.log(`   caught up after ${Math.round(performance.now() - started)} ms`);
-}
-
-async function freeBase(nodes: number): Promise<number> {
-  for (let base = defaultBasePort; base < defaultBasePort + 1000; base += 100) {
-    const ports = Array.from({ length: nodes }, (_, n) =>
-      [0, 1, 2].map((at) => base + n * 10 + at),
-    ).flat();
-    const free = await Promise.all(ports.map(isPortFree));
-    if (free.every((yes) => yes)) return base;
-  }
-  return 0;
 }
 
 function printHints(cluster: LocalCluster): void {

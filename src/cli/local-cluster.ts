@@ -3,6 +3,7 @@
  * benchmark. Every node is a real process with its own data directory and ports.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { mkdirSync, openSync, closeSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { extname, join } from 'node:path';
@@ -15,6 +16,11 @@ const host = '127.0.0.1';
 /** Each node takes three ports in a row: client, peer, HTTP; nodes are ten apart. */
 const portStep = 10;
 const pollMs = 50;
+/** Below the ports that the system gives to connections that go out. */
+const portMin = 10_000;
+const portMax = 32_000;
+/** Ports that this process has given out: none is given twice, also before anybody listens on it. */
+const givenPorts = new Set<number>();
 
 export interface LocalNode {
   readonly node: number;
@@ -89,7 +95,12 @@ export class LocalCluster {
       await cluster.init();
       await cluster.waitUntilReady(options.startMsMax ?? 30_000);
     } catch (error) {
-      await cluster.stop();
+      try {
+        // A node that has stopped says why; what the others say of it is less.
+        cluster.assertRunning();
+      } finally {
+        await cluster.stop();
+      }
       throw error;
     }
     return cluster;
@@ -294,15 +305,15 @@ function mainFile(): string {
   return join(import.meta.dirname, `../main${extname(import.meta.filename)}`);
 }
 
-/** Ports that were free a moment ago, all different. */
+/** Ports that were free a moment ago. */
 async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, host));
-  await Promise.all(servers.map((server) => once(server, 'listening')));
-  const ports = servers.map((server) => {
-    const address = server.address();
-    return typeof address === 'object' && address !== null ? address.port : 0;
-  });
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
+  const ports: number[] = [];
+  while (ports.length < count) {
+    const port = randomInt(portMin, portMax);
+    if (givenPorts.has(port) || !(await isPortFree(port))) continue;
+    givenPorts.add(port);
+    ports.push(port);
+  }
   return ports;
 }
 

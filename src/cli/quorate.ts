@@ -22,9 +22,11 @@ function demoCommand(): Command {
     .description('a local cluster loads real records, loses its leader, loses nothing')
     .option('--keep', 'keep serving until Ctrl-C')
     .option('--nodes <n>', 'how many nodes', '3')
-    .action((flags: { keep?: boolean; nodes: string }) =>
-      runDemo({ keep: flags.keep ?? false, nodes: parseInteger('--nodes', flags.nodes, 1, 9) }),
-    );
+    .option('--reshard', 'add two nodes and four shards under load, and rebalance')
+    .action((flags: { keep?: boolean; nodes: string; reshard?: boolean }) => {
+      const { keep = false, reshard = false } = flags;
+      return runDemo({ keep, reshard, nodes: parseInteger('--nodes', flags.nodes, 1, 9) });
+    });
 }
 
 function version(): string {

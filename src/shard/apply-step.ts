@@ -93,8 +93,8 @@ function handover(place: Place, terms: SlotTerms): 'differs' | undefined {
   // what has expired meanwhile would be seen again. Nor does one from before the target was ready.
   const { logTimeMs } = found?.migration ?? {};
   if (found?.slot.change !== terms.change || logTimeMs !== terms.logTimeMs) return undefined;
-  const { slot } = found;
-  place.state.forgetChanges(place.slot, place.id);
+  const { slot, migration } = found;
+  place.state.forgetChanges(place.slot, migration);
   slot.ended = place.id;
   if (slot.keys !== terms.keys || slot.sum !== terms.sum) {
     stayHere(place, slot);
@@ -112,7 +112,7 @@ function endExport(place: Place): undefined {
     endUnbegun(place);
     return;
   }
-  place.state.forgetChanges(place.slot, place.id);
+  place.state.forgetChanges(place.slot, found.migration);
   found.slot.ended = place.id;
   stayHere(place, found.slot);
 }
@@ -204,7 +204,7 @@ function activate(place: Place, { epoch, change }: SlotTerms): undefined {
   const { slot, migration } = found;
   // What the source hid by its log time must stay hidden here.
   place.state.logTimeMs = Math.max(place.state.logTimeMs, migration.logTimeMs);
-  place.state.forgetTombstones(place.slot);
+  place.state.forgetTombstones(place.slot, migration);
   slot.ownership = SlotOwnership.owned;
   slot.epoch = epoch;
   slot.ended = place.id;
@@ -222,8 +222,8 @@ function endImport(place: Place): undefined {
   const { slot } = found;
   slot.ownership = SlotOwnership.absent;
   slot.ended = place.id;
-  slot.migration = undefined;
   place.state.forgetData(place.slot);
+  slot.migration = undefined;
 }
 
 // ---- at both ends

@@ -17,7 +17,13 @@ import { addSum, recordSum, subtractSum } from './content-sum.js';
 import { DueTimes, expiryKey } from './expiry-index.js';
 import type { Overlay } from './overlay.js';
 import { changeKey, changesOf, type RecordKind } from './change-index.js';
-import { absentSlotState, firstSlotState, SlotOwnership, type SlotState } from './slot-state.js';
+import {
+  absentSlotState,
+  firstSlotState,
+  SlotOwnership,
+  type SlotMigration,
+  type SlotState,
+} from './slot-state.js';
 
 /** A slot's state while a batch works on it; nobody else has this object before the batch is written. */
 export type EditedSlot = { -readonly [K in keyof SlotState]: SlotState[K] };
@@ -87,18 +93,23 @@ export class WorkingState {
   /** The slot's data is dead: nobody reads it, and its instance number never comes back. */
   forgetData(slot: Slot): void {
     const state = this.edit(slot);
-    this.clears.push(instanceRange(this.prefix, this.place(slot)));
+    // Of a slot that was never written there is nothing to clear.
+    if (state.bytes > 0 || state.expiring || hasChanged(state.migration))
+      this.clears.push(instanceRange(this.prefix, this.place(slot)));
     this.keys -= state.keys;
     Object.assign(state, { instance: 0, expiring: false, keys: 0, bytes: 0, sum: 0 });
   }
 
   /** The change index of a migration that has ended. */
-  forgetChanges(slot: Slot, migration: number): void {
-    this.clears.push(changesOf(this.prefix, this.place(slot), migration));
+  forgetChanges(slot: Slot, { id, from }: SlotMigration): void {
+    if (this.slot(slot).change > from)
+      this.clears.push(changesOf(this.prefix, this.place(slot), id));
   }
 
-  forgetTombstones(slot: Slot): void {
-    this.clears.push(kindRange(this.prefix, this.place(slot), KeyKind.tombstone));
+  /** Only changes bring any. */
+  forgetTombstones(slot: Slot, migration: SlotMigration): void {
+    if (hasChanged(migration))
+      this.clears.push(kindRange(this.prefix, this.place(slot), KeyKind.tombstone));
   }
 
   // ---- records
@@ -179,6 +190,11 @@ export class WorkingState {
   unschedule(slot: Slot, due: Omit<Due, 'slot'>): void {
     this.overlay.delete(expiryKey(this.prefix, this.place(slot), { ...due, slot }));
   }
+}
+
+/** The target has been told changes, not only a copy. */
+function hasChanged(migration: SlotMigration | undefined): boolean {
+  return migration !== undefined && migration.through > migration.from;
 }
 
 export function tombstoneKey(
