@@ -42,46 +42,58 @@ export class WholeShard extends ShardMachine {
   }
 }
 
-type MakeMachine = (engine: Engine, prefix: Uint8Array) => ShardMachine;
+export type MakeMachine = (engine: Engine, prefix: Uint8Array) => ShardMachine;
+const wholeShard: MakeMachine = (...at) => new WholeShard(...at);
 
 export class Replica {
   readonly engine: Engine;
   readonly machine: ShardMachine;
   readonly prefix: Uint8Array;
   index = 0;
+  /** Every command, in order: what its log holds. */
+  readonly applied: Uint8Array[] = [];
+  private readonly number: number;
+  private readonly make: MakeMachine;
 
-  private constructor(engine: Engine, prefix: Uint8Array, make: MakeMachine) {
+  private constructor(engine: Engine, number: number, make: MakeMachine) {
     this.engine = engine;
-    this.prefix = prefix;
-    this.machine = make(engine, prefix);
+    this.number = number;
+    this.prefix = replicaPrefix(groupId(1), replicaId(number));
+    this.make = make;
+    this.machine = make(engine, this.prefix);
   }
 
   /** A replica that never applied anything; there is nothing to load. */
   static fresh(
     engine: Engine = new MemoryEngine(),
     replica = 1,
-    make: MakeMachine = (...at) => new WholeShard(...at),
+    make: MakeMachine = wholeShard,
   ): Replica {
-    return new Replica(engine, replicaPrefix(groupId(1), replicaId(replica)), make);
+    return new Replica(engine, replica, make);
   }
 
   /** A replica as its engine has it. */
-  static async load(engine: Engine, replica = 1): Promise<Replica> {
-    const loaded = Replica.fresh(engine, replica);
+  static async load(engine: Engine, replica = 1, make: MakeMachine = wholeShard): Promise<Replica> {
+    const loaded = Replica.fresh(engine, replica, make);
     await loaded.machine.load();
     loaded.index = (await readAppliedMark(engine, loaded.prefix)).index;
     return loaded;
   }
 
-  /** One batch: commands, applied index, and then what readers see. */
-  async apply(commands: readonly Uint8Array[]): Promise<readonly CommandResult[]> {
+  /** One batch: commands, applied index, and then what readers see; last, what has died is cleared. */
+  async apply(
+    commands: readonly Uint8Array[],
+    beforeClears?: () => Promise<void>,
+  ): Promise<readonly CommandResult[]> {
     const entries = commands.map((data) => entryOf(data, ++this.index));
+    this.applied.push(...commands);
     const batch = this.engine.batch();
     const { results, clears } = await this.machine.apply(entries, batch);
     const last = entries[entries.length - 1];
     if (last !== undefined) putAppliedMark(batch, this.prefix, last);
     await this.engine.write(batch, { sync: false });
     this.machine.written();
+    await beforeClears?.();
     for (const range of clears) await this.engine.clear(range);
     return results;
   }
@@ -139,9 +151,17 @@ export class Replica {
     return hashReplica(this.engine, this.machine.range);
   }
 
+  /** As it comes back from a crash in which its engine lost the last so many writes and clears. */
+  async crash(lost: number): Promise<Replica> {
+    const { engine } = this;
+    if (!(engine instanceof MemoryEngine)) throw new TypeError('an engine that cannot crash');
+    const kept = Math.max(0, engine.unsyncedLength - lost);
+    return Replica.load(engine.crash(kept), this.number, this.make);
+  }
+
   /** A replica on another engine that begins with this one's snapshot. */
   async copyTo(engine: Engine, replica: number): Promise<Replica> {
-    const copy = Replica.fresh(engine, replica);
+    const copy = Replica.fresh(engine, replica, this.make);
     const { prefix, machine } = copy;
     await importSnapshot(
       engine,

@@ -1,0 +1,327 @@
+import { expect } from 'chai';
+import { KeyKind } from '../../storage/index.js';
+import { slotCount, slotOf, type Slot } from '../../src/router/slot.js';
+import { encodeExpire } from '../../src/shard/command-codec.js';
+import type { Write } from '../../src/shard/command.js';
+import { noTerms, type ChunkPart } from '../../src/shard/migration-step.js';
+import { SlotOwnership } from '../../src/shard/slot-state.js';
+import { bytes, increment, put, remove, session, transaction, write } from './command-texts.js';
+import { contentOf } from './slot-content.js';
+import { reportOf, TwoShards } from './two-shards.js';
+
+const slot = slotOf(bytes('{s}'));
+
+/** A tag whose keys are in this slot. */
+function tagOf(wanted: number): string {
+  for (let n = 0; ; n++) if (Number(slotOf(bytes(`{${n}}`))) === wanted) return `{${n}}`;
+}
+
+async function writeAll(two: TwoShards, writes: readonly Write[]): Promise<void> {
+  for (let at = 0; at < writes.length; at += 1000)
+    await two.source.write(writes.slice(at, at + 1000));
+}
+
+async function expectMoved(two: TwoShards, of: Slot): Promise<void> {
+  await two.copyAll(64 * 1024);
+  await two.freeze(2000);
+  await two.copyAll(64 * 1024);
+  const wanted = await contentOf(two.source, of);
+  await two.seal();
+  expect((await two.handover()).differing).to.deep.equal([]);
+  await two.activate();
+  await two.say(two.source, 'collect');
+  const { values, sessions, sum } = await contentOf(two.target, of);
+  expect({ values, sessions, sum }).to.deep.equal({
+    values: wanted.values,
+    sessions: wanted.sessions,
+    sum: wanted.sum,
+  });
+  expect(two.stateAt(two.target, of).ownership).to.equal(SlotOwnership.owned);
+}
+
+describe('what a slot holds when it migrates', () => {
+  for (const number of [0, slotCount - 1]) {
+    it(`may be of slot ${number}, and of it alone`, async () => {
+      const [own, other] = [tagOf(number), tagOf(number === 0 ? 1 : number - 1)];
+      const of = slotOf(bytes(own));
+      const two = new TwoShards([of]);
+      await writeAll(two, [write(put(`${own}a`, '1')), write(put(`${other}a`, '2'))]);
+      await two.begin();
+      await expectMoved(two, of);
+      expect((await two.target.get(`${own}a`))?.revision).to.equal(1);
+      expect((await two.source.get(`${other}a`))?.revision).to.equal(1);
+      expect(two.source.machine.keys).to.equal(1);
+      expect(two.target.machine.keys).to.equal(1);
+    });
+  }
+
+  it('may be nothing at all', async () => {
+    const two = new TwoShards([slot]);
+    await two.begin();
+    await expectMoved(two, slot);
+    expect(await two.target.one(write(put('{s}a', '1')))).to.include({ revision: 1 });
+  });
+
+  it('may be 50,000 keys', async function () {
+    this.timeout(60_000);
+    const two = new TwoShards([slot]);
+    const writes = Array.from({ length: 50_000 }, (_, n) => write(put(`{s}${n}`, `value ${n}`)));
+    await writeAll(two, writes);
+    await two.begin();
+    await expectMoved(two, slot);
+    expect(two.stateAt(two.target)).to.include({ keys: 50_000, change: 50_000 });
+  });
+
+  it('R70: may change faster than it is copied', async () => {
+    const two = new TwoShards([slot]);
+    const names = Array.from({ length: 60 }, (_, n) => `{s}${String(n).padStart(2, '0')}`);
+    await writeAll(
+      two,
+      names.map((name) => write(put(name, 'first'))),
+    );
+    await two.begin();
+    for (let round = 0; round < 40; round++) {
+      const part = await two.nextPart(slot);
+      if (part !== undefined) await two.chunk([part]);
+      // Before and behind the cursor, and what is there for a moment only.
+      const [early = '', late = ''] = [names[round], names[names.length - 1 - round]];
+      await two.source.one(write(put(early, `round ${round}`, { ttlMs: 10_000 })));
+      await two.source.one(write(remove(late)));
+      await two.source.one(write(put(`{s}new${round}`, 'x'), session(round % 3, round)));
+      if (round % 2 === 0) await two.source.one(write(remove(`{s}new${round}`)));
+    }
+    await expectMoved(two, slot);
+  });
+
+  it('D20: may be a transaction whose records lie on both sides of the border of a piece', async () => {
+    const two = new TwoShards([slot]);
+    const all = (value: string): Write =>
+      write(
+        transaction(
+          [],
+          ['a', 'b', 'c', 'd'].map((name) => put(`{s}${name}`, value)),
+        ),
+      );
+    await two.source.one(all('first'));
+    await two.begin();
+    const first = await two.nextPart(slot, 70);
+    if (first === undefined) throw new Error('nothing to copy');
+    expect(first.records).to.have.length.within(1, 3);
+    await two.chunk([first]);
+    await two.source.one(all('second'));
+    await two.source.one(write(transaction([], [remove('{s}a'), put('{s}e', 'third')])));
+    await two.copy(slot, 70);
+    const { migration } = two.stateAt(two.target);
+    expect(migration?.through).to.equal(3);
+    await expectMoved(two, slot);
+    expect((await two.target.get('{s}e'))?.revision).to.equal(3);
+    expect(await two.target.get('{s}a')).to.equal(undefined);
+  });
+
+  it('D20: tells each change as a whole, or not yet', async () => {
+    const two = new TwoShards([slot]);
+    await two.begin();
+    await two.copyAll();
+    const names = ['a', 'b', 'c'];
+    for (const value of ['1', '2'])
+      await two.source.one(
+        write(
+          transaction(
+            [],
+            names.map((n) => put(`{s}${n}${value}`, value)),
+          ),
+        ),
+      );
+    const part = await partOf(two, 1);
+    expect(part.progress).to.deep.equal({ kind: 'changes', after: 0, through: 1 });
+    expect(part.records.map(({ key }) => Buffer.from(key).toString())).to.have.members(
+      names.map((n) => `{s}${n}1`),
+    );
+  });
+
+  it('R76: may be a session with as many writes as are remembered, and the floor above those forgotten', async () => {
+    const two = new TwoShards([slot]);
+    const nth = (n: number): Write => write(increment('{s}counter', 1), session(1, n));
+    const writes = Array.from({ length: 1030 }, (_, n) => nth(n));
+    await writeAll(two, writes);
+    await two.begin();
+    await expectMoved(two, slot);
+    expect(await two.target.one(nth(6))).to.deep.include({ kind: 'increment', value: 7 });
+    expect(await two.target.one(nth(5))).to.deep.equal({
+      kind: 'refused',
+      refusal: 'sessionForgotten',
+    });
+    expect(await two.target.one(nth(1030))).to.deep.include({ kind: 'increment', value: 1031 });
+  });
+
+  it('may be a value of 1 MiB, in a piece that has room for less', async () => {
+    const two = new TwoShards([slot]);
+    const large = 'x'.repeat(1 << 20);
+    await writeAll(two, [
+      write(put('{s}a', '1')),
+      write(put('{s}b', large)),
+      write(put('{s}c', '3')),
+    ]);
+    await two.begin();
+    await two.source.one(write(put('{s}d', large)));
+    await expectMoved(two, slot);
+    expect((await two.target.get('{s}b'))?.value.byteLength).to.equal(1 << 20);
+    expect((await two.target.get('{s}d'))?.value.byteLength).to.equal(1 << 20);
+  });
+});
+
+async function partOf(two: TwoShards, bytesMax: number): Promise<ChunkPart> {
+  const part = await two.nextPart(slot, bytesMax);
+  if (part === undefined) throw new Error('nothing to copy');
+  return part;
+}
+
+describe('the copy of a slot', () => {
+  async function recordsOf(
+    two: TwoShards,
+    key: string,
+    change: number,
+  ): Promise<ChunkPart['records']> {
+    const part = await partOf(two, 1 << 20);
+    return part.records
+      .filter((record) => Buffer.from(record.key).toString('latin1') === key)
+      .map((record) => ({ ...record, change }));
+  }
+
+  it('D30: takes a piece only where the one before has ended', async () => {
+    const two = new TwoShards([slot]);
+    for (const name of ['a', 'b', 'c']) await two.source.one(write(put(`{s}${name}`, 'v')));
+    await two.begin();
+    const first = await partOf(two, 1);
+    await two.chunk([first]);
+    const second = await partOf(two, 1);
+    await two.chunk([second]);
+    const { migration } = two.stateAt(two.target);
+    // Late, and once more.
+    await two.chunk([first]);
+    await two.chunk([second]);
+    expect(two.stateAt(two.target).migration).to.deep.equal(migration);
+    await two.copyAll();
+    const copied = two.stateAt(two.target).migration;
+    await two.chunk([first]);
+    const last = { ...first, progress: { ...first.progress, after: copied?.cursor } };
+    await two.chunk([last as ChunkPart]);
+    expect(two.stateAt(two.target).migration).to.deep.equal(copied);
+    const from = copied?.through ?? 0;
+    const gap = { kind: 'changes', after: from + 1, through: from + 2 } as const;
+    await two.chunk([{ slot, progress: gap, records: [] }]);
+    const old = { kind: 'changes', after: 0, through: from } as const;
+    await two.chunk([{ slot, progress: old, records: [] }]);
+    expect(two.stateAt(two.target).migration).to.deep.equal(copied);
+  });
+
+  it('R78: keeps the newer of two records, and removes none that is newer', async () => {
+    const two = new TwoShards([slot]);
+    await two.source.one(write(put('{s}a', 'old')));
+    await two.begin();
+    const [old] = await recordsOf(two, '{s}a', 1);
+    await two.source.one(write(put('{s}a', 'new', { ttlMs: 5000 })));
+    await two.source.one(write(put('{s}a', 'newer', { ttlMs: 9000 })));
+    const [newer] = await recordsOf(two, '{s}a', 3);
+    if (old === undefined || newer === undefined) throw new Error('no record');
+    const key = bytes('{s}a');
+    const gone = (change: number): typeof old => ({
+      kind: KeyKind.value,
+      key,
+      change,
+      stored: undefined,
+    });
+    const tell = (through: number, record: typeof old): Promise<unknown> =>
+      two.chunk([{ slot, progress: { kind: 'changes', after: 1, through }, records: [record] }]);
+    await tell(10, newer);
+    await tell(11, old);
+    await tell(12, gone(2));
+    expect(two.stateAt(two.target).keys, 'the newer one').to.equal(1);
+    expect((await contentOf(two.target, slot)).values.get('{s}a')?.revision).to.equal(3);
+    expect(await two.target.dueOf(slot)).to.have.length(1);
+    await tell(13, gone(7));
+    expect(await two.target.dueOf(slot), 'its expiry goes with it').to.have.length(0);
+    await tell(14, gone(4));
+    await tell(15, { ...old, change: 6 });
+    expect(two.stateAt(two.target).keys, 'removed by change 7').to.equal(0);
+    await tell(16, { ...newer, change: 8 });
+    expect(two.stateAt(two.target).keys, 'written again').to.equal(1);
+  });
+
+  it('D25: leaves neither index nor tombstones behind a handover, a difference or an end', async () => {
+    for (const end of ['handover', 'differs', 'endExport'] as const) {
+      const two = new TwoShards([slot]);
+      for (const name of ['a', 'b']) await two.source.one(write(put(`{s}${name}`, 'v')));
+      await two.begin();
+      await two.source.one(write(remove('{s}a')));
+      await two.copyAll();
+      await two.freeze(1000);
+      expect(await two.source.count('{s}', KeyKind.change)).to.equal(1);
+      expect(await two.target.count('{s}', KeyKind.tombstone)).to.equal(1);
+      await two.seal();
+      const report = reportOf(slot, two.stateAt(two.target));
+      if (end === 'endExport') await two.say(two.source, 'endExport');
+      else if (end === 'handover') await two.tell(two.source, 'handover', [report]);
+      else await two.tell(two.source, 'handover', [{ ...report, keys: report.keys + 1 }]);
+      expect(await two.source.count('{s}', KeyKind.change), end).to.equal(0);
+      if (end === 'handover') {
+        await two.activate();
+        expect(await two.target.count('{s}', KeyKind.tombstone), end).to.equal(0);
+      } else {
+        expect(two.stateAt(two.source)).to.include({ ownership: SlotOwnership.owned, ended: 1 });
+        expect(two.stateAt(two.source).migration).to.equal(undefined);
+      }
+    }
+  });
+
+  it('begins with nothing, also where the slot was before', async () => {
+    const two = new TwoShards([slot]);
+    await two.source.one(write(put('{s}a', 'v')));
+    await two.migrate();
+    const begin = { ...noTerms, slot, epoch: 2, change: 1 };
+    const back = { kind: 'importBegin', id: 2, peer: 2, slots: [begin] } as const;
+    await two.step(two.source, back);
+    expect(two.stateAt(two.source)).to.include({
+      ownership: SlotOwnership.importing,
+      instance: 2,
+      change: 0,
+      keys: 0,
+      bytes: 0,
+      sum: 0,
+    });
+  });
+
+  it('D22: what has become due is looked for when the slot serves again, here or there', async () => {
+    for (const end of ['thaw', 'endExport', 'differs', 'activate'] as const) {
+      const two = new TwoShards([slot]);
+      await two.source.one(write(put('{s}a', 'v', { ttlMs: 10 })));
+      await two.begin();
+      await two.copyAll();
+      await two.freeze(1000);
+      await two.copyAll();
+      await two.seal();
+      // A sweep has looked at it while it stood still.
+      for (const { machine } of [two.source, two.target]) machine.due.take(slot);
+      const report = reportOf(slot, two.stateAt(two.target));
+      if (end === 'differs') await two.tell(two.source, 'handover', [{ ...report, sum: 1 }]);
+      else if (end !== 'activate') await two.say(two.source, end);
+      else {
+        await two.handover();
+        await two.activate();
+      }
+      const { machine } = end === 'activate' ? two.target : two.source;
+      expect([...machine.due.dueBy(1010)], end).to.deep.equal([slot]);
+    }
+  });
+
+  it('expires nothing that only stands at the target so far', async () => {
+    const two = new TwoShards([slot]);
+    await two.source.one(write(put('{s}a', 'v', { ttlMs: 10 })));
+    await two.begin();
+    await two.copyAll();
+    const due = await two.target.dueOf(slot);
+    expect(due).to.have.length(1);
+    await two.target.apply([encodeExpire(due, 5000)]);
+    expect(two.stateAt(two.target)).to.include({ keys: 1, change: 0 });
+  });
+});
