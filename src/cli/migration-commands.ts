@@ -1,12 +1,19 @@
 /** `quorate migration ...`: slots that change from one shard to another while clients go on. */
 import { Command } from 'commander';
 import pc from 'picocolors';
-import type { MigrationInfo, TopologyReply } from '../../proto/messages.js';
+import type { ExportFigures, MigrationInfo, TopologyReply } from '../../proto/messages.js';
 import type { QuorateClient } from '../client/index.js';
 import { countSlots, joinSpans, partsOf, type SlotSpan } from '../router/slot-spans.js';
 import { shardIn, topologyOf } from './cluster-picture.js';
 import { carryOut, change } from './metadata-change.js';
-import { followMigrations, isOpen, movedText, progressOf } from './migration-progress.js';
+import {
+  followMigrations,
+  isOpen,
+  liveFigures,
+  movedText,
+  progressOf,
+  remainingMs,
+} from './migration-progress.js';
 import {
   parseBytes,
   parseInteger,
@@ -142,8 +149,9 @@ function addLooks(migration: Command): void {
     (id: string, flags: ClientFlags) =>
       withClient(flags, async (client) => {
         const found = migrationIn(await topologyOf(client), idOf(id));
-        if (flags.output === 'json') printJson(found);
-        else show(found);
+        const live = (await liveFigures(client, [found])).get(found.migrationId);
+        if (flags.output === 'json') printJson({ ...found, live: live ?? null });
+        else show(found, live);
       }),
   );
   withClientFlags(
@@ -197,7 +205,7 @@ function list(migrations: readonly MigrationInfo[], { all = false, output }: Lis
   if (hidden > 0) console.log(`\nand ${hidden} that ended before (--all)`);
 }
 
-function show(migration: MigrationInfo): void {
+function show(migration: MigrationInfo, live: ExportFigures | undefined): void {
   const { migrationId, state, source, target, slots, sinceMs, endedMs, reason } = migration;
   const { keys, bytes, freezeMsMax, bytesPerSecond, bytesPerSecondNow } = migration;
   const limit = `${formatBytes(bytesPerSecondNow)} per second`;
@@ -209,11 +217,39 @@ function show(migration: MigrationInfo): void {
       `${movedText(progressOf([migration]))}, with ${formatCount(keys)} keys, ${formatBytes(bytes)}`,
     ],
     ...row(freezeMsMax > 0, 'stood still', `a slot for ${freezeMsMax} ms at most`),
+    ...(live === undefined ? [] : liveRows(migration, live)),
     ['limit', bytesPerSecond === 0 ? `${limit}, by the setting` : `${limit}, its own`],
     ['begun', `${formatAge(Date.now() - sinceMs)} ago`],
     ...row(endedMs > 0, 'ended', `${formatAge(Date.now() - endedMs)} ago`),
   ];
   for (const [name, value] of rows) console.log(`${name.padEnd(13)}${value}`);
+}
+
+/** As the source's leader knows it, since it leads. */
+function liveRows(
+  migration: MigrationInfo,
+  { slotsLeft, keysLeft, bytesLeft, ...live }: ExportFigures,
+): readonly [string, string][] {
+  const eta = remainingMs(migration, bytesLeft);
+  return [
+    [
+      'left',
+      `${formatCount(slotsLeft)} slots, ${formatCount(keysLeft)} keys, ${formatBytes(bytesLeft)}` +
+        (eta === undefined ? '' : `, about ${formatAge(eta)} more`),
+    ],
+    [
+      'sent',
+      `${formatCount(live.recordsSent)} records, ${formatBytes(live.bytesSent)}; ` +
+        `${formatCount(live.lag)} changes behind`,
+    ],
+    ...row(
+      live.freezes > 0,
+      'freezes',
+      `${live.freezes}, median ${Math.round(live.freezeMsMedian)} ms, ` +
+        `p99 ${Math.round(live.freezeMsP99)} ms, longest ${Math.round(live.freezeMsMax)} ms`,
+    ),
+    ...row(live.trouble !== '', 'waits', live.trouble),
+  ];
 }
 
 function row(isShown: boolean, name: string, value: string): readonly [string, string][] {

@@ -1,13 +1,18 @@
 /** How far migrations are, for people who wait: a bar on a terminal, lines elsewhere. */
 import cliProgress from 'cli-progress';
-import type { MigrationInfo } from '../../proto/messages.js';
-import type { QuorateClient } from '../client/index.js';
+import type { ExportFigures, MigrationInfo } from '../../proto/messages.js';
+import { KvError, type QuorateClient } from '../client/index.js';
 import type { ClientFlags } from './options.js';
-import { formatBytes, formatCount, Unhealthy } from './output.js';
+import { formatAge, formatBytes, formatCount, Unhealthy } from './output.js';
 
 const pollMs = 500;
 /** The node that is asked may not have heard of a migration that was begun just now, this long, ms. */
 const unheardMs = 10_000;
+
+/** What an empty slot costs, in bytes that could be copied instead. */
+const emptySlotBytes = 4096;
+/** Figures that come later are not waited for, ms. */
+const liveMsMax = 1000;
 
 const endings: readonly string[] = ['done', 'cancelled', 'failed'];
 
@@ -34,6 +39,40 @@ export function progressOf(migrations: readonly MigrationInfo[]): MigrationProgr
     keys: sum(({ keys }) => keys),
     bytes: sum(({ bytes }) => bytes),
   };
+}
+
+/**
+ * Of those that are open, as far as the leaders of their sources answer: what is under way besides what
+ * has been handed over.
+ */
+export async function liveFigures(
+  client: QuorateClient,
+  migrations: readonly MigrationInfo[],
+): Promise<ReadonlyMap<number, ExportFigures>> {
+  const sources = new Set(migrations.filter(isOpen).map(({ source }) => source));
+  const replies = await Promise.all(
+    Array.from(sources, async (shardId) => {
+      try {
+        return (await client.shardFigures({ shardId }, { timeoutMs: liveMsMax })).exports;
+      } catch (error) {
+        // Without a leader just now: what is known without it is shown.
+        if (error instanceof KvError) return [];
+        throw error;
+      }
+    }),
+  );
+  return new Map(replies.flat().map((figures) => [figures.migrationId, figures]));
+}
+
+/** By what has moved so far; undefined: too little to tell. */
+export function remainingMs(
+  { moved, slotCount, bytes, sinceMs }: MigrationInfo,
+  bytesLeft: number,
+): number | undefined {
+  if (moved === 0) return undefined;
+  const done = bytes + moved * emptySlotBytes;
+  const left = bytesLeft + (slotCount - moved) * emptySlotBytes;
+  return ((Date.now() - sinceMs) * left) / done;
 }
 
 /** '12 of 100 (12 %)'. */
@@ -65,7 +104,7 @@ export async function followMigrations(
       throw new Unhealthy(`migration ${gone} is not known: it ended long ago, or never was`);
     }
     for (const { migrationId } of found) known.add(migrationId);
-    if (found.length > 0) screen.show(found);
+    if (found.length > 0) screen.show(found, await liveFigures(client, found));
     if (missing.length === 0 && !found.some(isOpen)) {
       screen.stop();
       throwUnlessDone(found);
@@ -96,12 +135,12 @@ class Bar {
   );
   private isShown = false;
 
-  show(migrations: readonly MigrationInfo[]): void {
+  show(migrations: readonly MigrationInfo[], live: ReadonlyMap<number, ExportFigures>): void {
     const progress = progressOf(migrations);
     if (!this.isShown) this.bar.start(progress.slots, 0, { rest: '' });
     this.isShown = true;
     this.bar.setTotal(progress.slots);
-    this.bar.update(progress.moved, { rest: restText(migrations, progress) });
+    this.bar.update(progress.moved, { rest: restText(migrations, progress, live) });
   }
 
   stop(): void {
@@ -118,11 +157,11 @@ class Lines {
     this.isJson = output === 'json';
   }
 
-  show(migrations: readonly MigrationInfo[]): void {
+  show(migrations: readonly MigrationInfo[], live: ReadonlyMap<number, ExportFigures>): void {
     const progress = progressOf(migrations);
     const line = this.isJson
       ? JSON.stringify({ ...progress, migrations: migrations.map(stateOf) })
-      : `${movedText(progress)} slots moved, ${restText(migrations, progress)}`;
+      : `${movedText(progress)} slots moved, ${restText(migrations, progress, live)}`;
     if (line !== this.last) console.log(line);
     this.last = line;
   }
@@ -136,11 +175,23 @@ function stateOf({ migrationId, state, moved, slotCount, reason }: MigrationInfo
   return { migrationId, state, moved, slotCount, reason };
 }
 
-function restText(migrations: readonly MigrationInfo[], progress: MigrationProgress): string {
+function restText(
+  migrations: readonly MigrationInfo[],
+  progress: MigrationProgress,
+  live: ReadonlyMap<number, ExportFigures>,
+): string {
   const states = [...new Set(migrations.map(({ state }) => state))].map((state) => {
     const count = migrations.filter((each) => each.state === state).length;
     return migrations.length === 1 ? state : `${count} ${state}`;
   });
   const { keys, bytes } = progress;
-  return `${formatCount(keys)} keys, ${formatBytes(bytes)}, ${states.join(', ')}`;
+  const remaining = migrations
+    .map((each) => remainingMs(each, live.get(each.migrationId)?.bytesLeft ?? 0) ?? 0)
+    .filter((ms) => ms > 0);
+  const eta = remaining.length === 0 ? '' : `, about ${formatAge(Math.max(...remaining))} more`;
+  const trouble = [...live.values()].find((each) => each.trouble !== '')?.trouble;
+  return (
+    `${formatCount(keys)} keys, ${formatBytes(bytes)}, ${states.join(', ')}${eta}` +
+    (trouble === undefined ? '' : `, waits: ${trouble}`)
+  );
 }

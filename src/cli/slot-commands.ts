@@ -2,9 +2,10 @@
 import { Command } from 'commander';
 import type { SlotRangeInfo } from '../../proto/messages.js';
 import { slotCount, slotOf } from '../router/slot.js';
-import { takePicture, type Picture } from './cluster-picture.js';
+import type { QuorateClient } from '../client/index.js';
+import { takePicture, topologyOf, type Picture } from './cluster-picture.js';
 import { parseInteger, withClient, withClientFlags, type ClientFlags } from './options.js';
-import { printJson, printTable, UsageError } from './output.js';
+import { formatBytes, formatCount, printJson, printTable, UsageError } from './output.js';
 
 interface ShowFlags extends ClientFlags {
   readonly key?: string;
@@ -18,7 +19,8 @@ export function slotCommand(): Command {
       `
 Examples:
   quorate slot show --key user:42        the slot of a key, its shard, nodes and leader
-  quorate slot map                       all ranges`,
+  quorate slot map                       all ranges
+  quorate slot hot --limit 5             the slots that are asked for most`,
     );
   withClientFlags(
     slot.command('map').description('all ranges of slots: shard, epoch, leader'),
@@ -39,7 +41,72 @@ Examples:
         show(await takePicture(client), slot, flags.output);
       });
     });
+  addHot(slot);
   return slot;
+}
+
+const orders = ['operations', 'bytes', 'keys'] as const;
+type Order = (typeof orders)[number];
+
+interface HotFlags extends ClientFlags {
+  readonly limit: string;
+  readonly by: string;
+}
+
+function addHot(slot: Command): void {
+  withClientFlags(
+    slot.command('hot').description('the slots that are asked for most, or hold most'),
+  )
+    .option('--limit <n>', 'how many', '20')
+    .option('--by <what>', `${orders.join(', ')}: what they are sorted by`, 'operations')
+    .addHelpText(
+      'after',
+      "\nOperations are those that the shard's leader answered in its last whole ten seconds.",
+    )
+    .action((flags: HotFlags) => {
+      const limit = parseInteger('--limit', flags.limit, 1, slotCount);
+      const order = orders.find((each) => each === flags.by);
+      if (order === undefined)
+        throw new UsageError(`--by must be one of ${orders.join(', ')}, got '${flags.by}'`);
+      return withClient(flags, (client) => hot(client, { limit, order, form: flags.output }));
+    });
+}
+
+async function hot(
+  client: QuorateClient,
+  { limit, order, form }: { readonly limit: number; readonly order: Order; readonly form: string },
+): Promise<void> {
+  const { shards } = await topologyOf(client);
+  const replies = await Promise.all(
+    shards.map(async ({ shardId }) => {
+      const { slots } = await client.shardFigures({ shardId, withSlots: true });
+      return slots.map(({ slot, keys, bytes, operationsPerSecond }) => ({
+        slot,
+        shard: shardId,
+        operations: operationsPerSecond,
+        keys,
+        bytes,
+      }));
+    }),
+  );
+  const top = replies
+    .flat()
+    .toSorted((a, b) => b[order] - a[order] || a.slot - b.slot)
+    .slice(0, limit);
+  if (form === 'json') {
+    printJson(top);
+    return;
+  }
+  printTable(
+    ['slot', 'shard', 'operations/s', 'keys', 'bytes'],
+    top.map(({ slot, shard, operations, keys, bytes }) => [
+      String(slot),
+      String(shard),
+      operations.toFixed(1),
+      formatCount(keys),
+      formatBytes(bytes),
+    ]),
+  );
 }
 
 function slotFrom(text: string | undefined, key: string | undefined): number {
