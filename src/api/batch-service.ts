@@ -7,14 +7,16 @@
  * of the same batch.
  */
 import { codecOf } from '../../proto/definitions.js';
-import type {
-  BatchReply,
-  BatchRequest,
-  OperationMessage,
-  OperationResultMessage,
-  ReplyHeader,
+import {
+  OutcomeCode,
+  type BatchReply,
+  type BatchRequest,
+  type ErrorDetail,
+  type OperationMessage,
+  type OperationResultMessage,
+  type ReplyHeader,
 } from '../../proto/messages.js';
-import type { KvError } from '../errors.js';
+import type { ErrorCode, KvError, Outcome } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import type { Write } from '../shard/command.js';
 import type { Written } from '../shard/shard.js';
@@ -370,7 +372,7 @@ class BatchRun {
       if (result === undefined)
         this.fail(placed.at, toKvError(new Error('the reply of the leader is too short')));
       // Not all of them, or the whole would have been refused: these go on by themselves.
-      else if (result.error && isMisrouting(result.error)) misrouted.push(placed);
+      else if (result.error && isPassing(toOutcome(result.error))) misrouted.push(placed);
       else this.set(placed.at, result);
     }
     for (const each of bySlot(misrouted)) again(each);
@@ -485,6 +487,14 @@ class BatchRun {
     };
     this.done({ header, results: this.results.filter((each) => each !== undefined) });
   }
+}
+
+function toOutcome({ code, outcome }: ErrorDetail): { code: ErrorCode; outcome: Outcome } {
+  // The peer runs this same table of codes.
+  return {
+    code: code as ErrorCode,
+    outcome: outcome === OutcomeCode.UNKNOWN ? 'unknown' : 'notApplied',
+  };
 }
 
 function bySlot<T>(share: readonly Placed<T>[]): readonly (readonly Placed<T>[])[] {

@@ -97,7 +97,8 @@ export class GroupDoor {
   ): Promise<StepMigrationReply> {
     const call = {
       here: (group: AdminGroup) => group.stepMigration(request),
-      there: (address: string) => this.options.link.stepMigration(address, request, withinMs),
+      there: (address: string, leftMs: number) =>
+        this.options.link.stepMigration(address, request, leftMs),
     };
     return this.atLeader(request.shardId, forwarded, call, withinMs);
   }
@@ -149,7 +150,14 @@ export class GroupDoor {
   private async atLeader<T>(
     id: number,
     forwarded: boolean,
-    { here, there }: { here(group: AdminGroup): Promise<T>; there(address: string): Promise<T> },
+    {
+      here,
+      there,
+    }: {
+      here(group: AdminGroup): Promise<T>;
+      /** `leftMs`: of what the caller waits for. */
+      there(address: string, leftMs: number): Promise<T>;
+    },
     withinMs = patienceMs,
   ): Promise<T> {
     const { groups, clock } = this.options;
@@ -161,7 +169,7 @@ export class GroupDoor {
         const addresses = this.addresses(id, local);
         const address = forwarded ? undefined : addresses[turn % Math.max(1, addresses.length)];
         if (address === undefined) throw this.notLeader(id, local);
-        return await there(address);
+        return await there(address, Math.max(1, deadline - clock.monotonicMs()));
       } catch (error) {
         const problem = toKvError(error);
         const passing = problem.code === 'KV_NOT_LEADER' || problem.code === 'KV_UNAVAILABLE';

@@ -8,9 +8,11 @@ import {
   encodeStep,
   sourceSteps,
   type MigrationStep,
+  type MovedRecord,
 } from '../shard/migration-step.js';
 import type { Shard } from '../shard/shard.js';
 import { decodeSlotState, encodeSlotState, type SlotState } from '../shard/slot-state.js';
+import { changeOf } from '../shard/value-codec.js';
 import { invalid } from './convert.js';
 import { diskFull } from './dispatch.js';
 import type { GroupDoor } from './group-door.js';
@@ -56,6 +58,8 @@ function stepOf(bytes: Uint8Array): MigrationStep {
     const reader = new ByteReader(bytes);
     step = decodeStep(reader);
     reader.end('migration step');
+    // In the log a record that cannot be read would stop every replica of the shard, for ever (D16).
+    if (step.kind === 'chunk') for (const part of step.parts) checkRecords(part.records);
   } catch (error) {
     throw invalid(`a migration step that this node does not know: ${String(error)}`);
   }
@@ -65,4 +69,11 @@ function stepOf(bytes: Uint8Array): MigrationStep {
   const wrong = slots.find(({ slot }) => slot >= slotCount);
   if (wrong !== undefined) throw invalid(`slot ${wrong.slot}: slots are 0 to ${slotCount - 1}`);
   return step;
+}
+
+function checkRecords(records: readonly MovedRecord[]): void {
+  for (const { kind, change, stored } of records) {
+    if (stored === undefined || changeOf(kind, stored) === change) continue;
+    throw new RangeError(`a record is of change ${changeOf(kind, stored)}, not ${change}`);
+  }
 }

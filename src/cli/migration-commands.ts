@@ -226,10 +226,9 @@ function show(migration: MigrationInfo, live: ExportFigures | undefined): void {
 }
 
 /** As the source's leader knows it, since it leads. */
-function liveRows(
-  migration: MigrationInfo,
-  { slotsLeft, keysLeft, bytesLeft, ...live }: ExportFigures,
-): readonly [string, string][] {
+function liveRows(migration: MigrationInfo, live: ExportFigures): readonly [string, string][] {
+  // Field by field: what is 0 is not among an object's own fields.
+  const { slotsLeft, keysLeft, bytesLeft } = live;
   const eta = remainingMs(migration, bytesLeft);
   return [
     [

@@ -266,7 +266,7 @@ export class LocalShards {
       firstMembers: founders.map((founder) => ({ id: founder.replica, node: founder.node })),
       generation,
       createMachine: (prefix) => {
-        machine = new ShardMachine(engine, prefix);
+        machine = new ShardMachine(engine, prefix, clock.endOfTurn);
         machine.onOwnership = (slot, state) => {
           const owner = ownerTold(id, state);
           if (owner !== undefined) onOwner(slot, owner);

@@ -7,7 +7,7 @@ import type { Slot } from '../router/slot.js';
 import { keyDue, sessionDue } from './expiry-index.js';
 import type { ChunkPart, MigrationStep, MovedRecord, SlotTerms } from './migration-step.js';
 import { SlotOwnership, type SlotMigration } from './slot-state.js';
-import { decodeSessionRecord, decodeValue } from './value-codec.js';
+import { changeOf, decodeSessionRecord, decodeValue } from './value-codec.js';
 import type { EditedSlot, WorkingState } from './working-state.js';
 
 /** One slot of one step: what it is, and the part of its state that says so. */
@@ -249,10 +249,6 @@ function migrationAt({ id, peer }: Place, change: number): SlotMigration {
 /** It serves again, or from now on: what has become due meanwhile is looked for. */
 function lookAtExpiry({ state, slot }: Place, { expiring }: EditedSlot): void {
   if (expiring) state.due.note(slot, 0);
-}
-
-function changeOf(kind: MovedRecord['kind'], stored: Uint8Array): number {
-  return kind === KeyKind.value ? decodeValue(stored).revision : decodeSessionRecord(stored).change;
 }
 
 function dueOf(

@@ -11,38 +11,62 @@ import {
   type Engine,
   type KeyRange,
 } from '../../storage/index.js';
+import type { Clock } from '../observe/clock.js';
 import type { Slot } from '../router/slot.js';
 import { changesOf } from './change-index.js';
 import { SlotOwnership, type SlotState } from './slot-state.js';
 
+/** Looked at between two turns of the event loop: some 100 us each. */
+const looksPerTurn = 64;
+/** Of pins; behind them are the machine's own keys. */
+const lastSlot = 0xfffd;
+
+export interface LitteredPlace {
+  readonly engine: Engine;
+  readonly prefix: Uint8Array;
+  readonly endOfTurn: Clock['endOfTurn'];
+}
+
 export async function clearLitter(
-  engine: Engine,
-  prefix: Uint8Array,
+  { engine, prefix, endOfTurn }: LitteredPlace,
   slots: ReadonlyMap<Slot, SlotState>,
 ): Promise<void> {
-  for (const [slot, state] of slots) {
-    if (state.ended === 0 && state.migration === undefined) continue;
-    for (const range of deadRanges(prefix, slot, state))
-      if (await holdsAny(engine, range)) await engine.clear(range);
+  const known = [...slots].toSorted(([a], [b]) => a - b);
+  if (known.every(([, { ended, migration }]) => ended === 0 && migration === undefined)) return;
+  let looks = 0;
+  for (const gap of gapsBetween(prefix, known)) {
+    if (await holdsAny(engine, gap)) await engine.clear(gap);
+    if (++looks % looksPerTurn === 0) await new Promise<void>(endOfTurn);
   }
 }
 
-/** All of the slot but what is alive: values, session records, expiry index, and what the state needs. */
-function deadRanges(prefix: Uint8Array, slot: Slot, state: SlotState): readonly KeyRange[] {
-  const all = slotRange(prefix, slot);
-  if (state.ownership === SlotOwnership.absent) return [all];
+/**
+ * Everything of all slots but what is alive: values, session records and expiry index of the slots that
+ * are here, and what their states need. A slot of which nothing was ever said has nothing either.
+ */
+function* gapsBetween(
+  prefix: Uint8Array,
+  slots: readonly (readonly [Slot, SlotState])[],
+): Generator<KeyRange> {
+  let { start } = slotRange(prefix, 0);
+  for (const [slot, state] of slots) {
+    if (state.ownership === SlotOwnership.absent) continue;
+    for (const alive of aliveRanges(prefix, slot, state)) {
+      if (Buffer.compare(start, alive.start) < 0) yield { start, end: alive.start };
+      start = alive.end;
+    }
+  }
+  yield { start, end: slotRange(prefix, lastSlot).end };
+}
+
+function aliveRanges(prefix: Uint8Array, slot: Slot, state: SlotState): readonly KeyRange[] {
   const place = { slot, instance: state.instance };
-  const own = instanceRange(prefix, place);
-  const behindData = kindRange(prefix, place, KeyKind.expiry).end;
+  const data = {
+    start: instanceRange(prefix, place).start,
+    end: kindRange(prefix, place, KeyKind.expiry).end,
+  };
   const control = liveControl(prefix, place, state);
-  const gaps =
-    control === undefined
-      ? [{ start: behindData, end: own.end }]
-      : [
-          { start: behindData, end: control.start },
-          { start: control.end, end: own.end },
-        ];
-  return [{ start: all.start, end: own.start }, ...gaps, { start: own.end, end: all.end }];
+  return control === undefined ? [data] : [data, control];
 }
 
 function liveControl(
@@ -63,7 +87,6 @@ function liveControl(
 }
 
 async function holdsAny(engine: Engine, { start, end }: KeyRange): Promise<boolean> {
-  if (Buffer.compare(start, end) >= 0) return false;
   const view = engine.iterate({ start, end, pageBytesMax: 1, pageLengthMax: 1, keysOnly: true });
   try {
     return (await view.next()).length > 0;

@@ -28,7 +28,11 @@ export class LogTime {
 
   /** Whole milliseconds since 1970; never below `appliedMs`. */
   now(appliedMs: number): number {
-    const passed = Math.floor(this.clock.monotonicMs() - this.sinceMs);
-    return Math.max(appliedMs, this.baseMs + passed);
+    const nowMs = this.baseMs + Math.floor(this.clock.monotonicMs() - this.sinceMs);
+    if (nowMs >= appliedMs) return nowMs;
+    // A slot that came brought the later time of the shard that it left: it goes on from there.
+    this.baseMs = appliedMs;
+    this.sinceMs = this.clock.monotonicMs();
+    return appliedMs;
   }
 }

@@ -14,6 +14,7 @@ import {
 } from '../../storage/index.js';
 import { ByteReader, ByteWriter } from '../bytes.js';
 import type { Applied, Leadership, StateMachine } from '../group/state-machine.js';
+import type { Clock } from '../observe/clock.js';
 import { slot as slotNumber, slotOf, type Slot } from '../router/slot.js';
 import { ApplyRun, keysOfWrite, slotOfWrite } from './apply-run.js';
 import type { RecordKind } from './change-index.js';
@@ -38,6 +39,10 @@ import {
 } from './slot-state.js';
 import { bornState, tombstoneKey, WorkingState, type Visible } from './working-state.js';
 
+const atOnce = (run: () => void): void => {
+  run();
+};
+
 const summaryVersion = 1;
 const foundingVersion = 1;
 const slotStateName = 'slot/';
@@ -49,6 +54,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
   readonly range: KeyRange;
   readonly prefix: Uint8Array;
   readonly engine: Engine;
+  readonly endOfTurn: Clock['endOfTurn'];
   readonly due = new DueTimes();
   /** Told when leadership comes and goes. */
   onLeading: (leadership: Leadership) => void = () => undefined;
@@ -65,7 +71,9 @@ export class ShardMachine implements StateMachine<CommandResult> {
   /** How often the state was read anew from the engine: at start, and with every snapshot. */
   loads = 0;
 
-  constructor(engine: Engine, prefix: Uint8Array) {
+  /** `endOfTurn`: others get their turn between pieces of long work. */
+  constructor(engine: Engine, prefix: Uint8Array, endOfTurn: Clock['endOfTurn'] = atOnce) {
+    this.endOfTurn = endOfTurn;
     this.engine = engine;
     this.prefix = prefix;
     this.range = machineRange(prefix);
@@ -125,7 +133,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
     this.founding = founding === undefined ? undefined : decodeFounding(founding);
     this.visible = summary === undefined ? { logTimeMs: 0, keys: 0 } : decodeSummary(summary);
     await this.loadSlotStates();
-    await clearLitter(this.engine, this.prefix, this.slots);
+    await clearLitter(this, this.slots);
     for (const [slot, { expiring, instance }] of this.slots) {
       if (!expiring) continue;
       const [first] = await firstDue(this.engine, this.prefix, { slot, instance }, 1);

@@ -19,7 +19,7 @@ import {
   type RecordKind,
 } from './change-index.js';
 import type { ChunkPart, MovedRecord } from './migration-step.js';
-import { decodeSessionRecord, decodeValue } from './value-codec.js';
+import { changeOf } from './value-codec.js';
 
 export interface ExportSource {
   readonly engine: Engine;
@@ -132,10 +132,12 @@ class Gathered {
   add({ change, kind, key }: IndexedChange, stored: Uint8Array | undefined): void {
     if (change > this.last) this.endChange();
     this.last = change;
-    this.bytes += key.byteLength + (stored?.byteLength ?? 0);
+    const name = `${kind}/${Buffer.from(key).toString('latin1')}`;
+    // A record that many changes touched goes along once.
+    if (!this.records.has(name)) this.bytes += key.byteLength + (stored?.byteLength ?? 0);
     // What is gone by now was removed by this change or by a later one, which is told again.
     this.ofLast.set(
-      `${kind}/${Buffer.from(key).toString('latin1')}`,
+      name,
       stored === undefined ? { kind, key, change, stored } : storedRecord(kind, key, stored),
     );
   }
@@ -154,7 +156,5 @@ class Gathered {
 }
 
 function storedRecord(kind: RecordKind, key: Uint8Array, stored: Uint8Array): MovedRecord {
-  const change =
-    kind === KeyKind.value ? decodeValue(stored).revision : decodeSessionRecord(stored).change;
-  return { kind, key, change, stored };
+  return { kind, key, change: changeOf(kind, stored), stored };
 }

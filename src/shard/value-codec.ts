@@ -7,6 +7,7 @@
  *             sequence u64, hash u32, length u32 of the command, not after u64, result (length u32,
  *             bytes)
  */
+import { KeyKind } from '../../storage/index.js';
 import { ByteReader, ByteWriter } from '../bytes.js';
 
 const version = 1;
@@ -118,4 +119,9 @@ export function decodeSessionRecord(stored: Uint8Array): SessionRecord {
   }
   reader.end('session record');
   return { change, floor, lastNotAfterMs, entries };
+}
+
+/** The change that wrote a record. `kind`: KeyKind.value, or else a session's. Throws as decoding does. */
+export function changeOf(kind: number, stored: Uint8Array): number {
+  return kind === KeyKind.value ? decodeValue(stored).revision : decodeSessionRecord(stored).change;
 }

@@ -51,6 +51,14 @@ describe('log time of a leader', () => {
     expect(last).to.equal(20_020);
   });
 
+  it('D22: goes on from a later time that a slot brought along, instead of waiting for it', () => {
+    const { time, clock } = begun(1000, 1000);
+    expect(time.now(1000)).to.equal(1000);
+    expect(time.now(90_000)).to.equal(90_000);
+    clock.jump(5);
+    expect(time.now(90_000)).to.equal(90_005);
+  });
+
   it('D22: a median more than a day off is reported; the step itself is taken, the median bounds it', () => {
     expect(begun(10 * dayMs, 11 * dayMs).jumps).to.deep.equal([]);
     const ahead = begun(10 * dayMs, 11 * dayMs + 1);
