@@ -25,7 +25,7 @@ export function stepsThrough(door: GroupDoor): StepAtTarget {
     const reports = new Map<Slot, SlotState>();
     for (const [n, slot] of slots.entries()) {
       const state = states[n];
-      if (state !== undefined) reports.set(slot, decodeSlotState(state));
+      if (state !== undefined) reports.set(slot, stateOf(state));
     }
     return reports;
   };
@@ -50,6 +50,15 @@ function bytesOf(step: MigrationStep): Uint8Array {
   const writer = new ByteWriter();
   encodeStep(writer, step);
   return writer.take();
+}
+
+/** A target of a newer version must not stop the source. */
+function stateOf(bytes: Uint8Array): SlotState {
+  try {
+    return decodeSlotState(bytes);
+  } catch (error) {
+    throw invalid(`the target said what this node does not understand: ${String(error)}`);
+  }
 }
 
 function stepOf(bytes: Uint8Array): MigrationStep {
