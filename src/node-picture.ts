@@ -16,7 +16,7 @@ import { stepHere } from './api/migration-steps.js';
 import { shardFigures } from './api/shard-figures.js';
 import type { KnownLeader } from './api/topology-service.js';
 import type { ShardReport } from './cluster/decisions.js';
-import type { MigrationFigures } from './cluster/migration-driver.js';
+import type { MigrationFigures } from './cluster/migration-order.js';
 import { formatAddress } from './config/address.js';
 import { peerAddresses } from './foundations.js';
 import type { HostedGroup } from './group/host.js';

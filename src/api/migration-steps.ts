@@ -1,7 +1,7 @@
 /** Steps of a migration from the source's leader to the target's: both ends of that call. */
 import type { StepMigrationReply, StepMigrationRequest } from '../../proto/messages.js';
 import { ByteReader, ByteWriter } from '../bytes.js';
-import type { StepAtTarget } from '../cluster/migration-driver.js';
+import type { StepAtTarget } from '../cluster/migration-order.js';
 import { slotCount, type Slot } from '../router/slot.js';
 import {
   decodeStep,

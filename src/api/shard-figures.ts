@@ -1,6 +1,6 @@
 /** What the leader of a shard tells of its slots, and of the migrations that it drives. */
 import type { ExportFigures, ShardFiguresReply, SlotFigures } from '../../proto/messages.js';
-import type { MigrationFigures } from '../cluster/migration-driver.js';
+import type { MigrationFigures } from '../cluster/migration-order.js';
 import type { Shard } from '../shard/shard.js';
 
 export function shardFigures(

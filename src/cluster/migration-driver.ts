@@ -9,7 +9,7 @@
 import type { GroupId } from '../../raft/index.js';
 import { KvError } from '../errors.js';
 import type { MetaCommand } from '../meta/commands.js';
-import type { SlotSpan } from '../router/slot-spans.js';
+import { slotsOf, spansOf } from '../router/slot-spans.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { Slot } from '../router/slot.js';
@@ -21,39 +21,14 @@ import {
   type SlotStepKind,
   type SlotTerms,
 } from '../shard/migration-step.js';
-import type { Shard } from '../shard/shard.js';
 import { isServing, SlotOwnership, type SlotState } from '../shard/slot-state.js';
+import type {
+  MigrationFigures,
+  MigrationOrder,
+  SourceShard,
+  StepAtTarget,
+} from './migration-order.js';
 import { Throttle } from './throttle.js';
-
-export type SourceShard = Pick<
-  Shard,
-  'id' | 'isLeader' | 'slotState' | 'slotsInMigration' | 'scanPart' | 'changesPart' | 'step'
->;
-
-/** What the source needs of the target: steps in its log, and the slots' states behind them. */
-export type StepAtTarget = (
-  target: GroupId,
-  steps: readonly MigrationStep[],
-  slots: readonly Slot[],
-  patienceMs: number,
-) => Promise<ReadonlyMap<Slot, SlotState>>;
-
-/** What is wanted of a migration: as the topology says, or what follows from its silence. */
-export interface MigrationOrder {
-  readonly target: GroupId;
-  /** All that are to go. */
-  readonly slots: readonly SlotSpan[];
-  /**
-   * `drop`: end it on both sides, and say so; what was handed over stays so. `settle`: the metadata group
-   * knows of its end; only what is left of it here is to be finished or dropped.
-   */
-  readonly goal: 'go' | 'pause' | 'drop' | 'settle';
-  /** Running, as far as is known: only then it can fail. */
-  readonly canFail: boolean;
-  readonly bytesPerSecond: number;
-  readonly freezeMsMax: number;
-  readonly giveUpMs: number;
-}
 
 export interface MigrationDriverOptions {
   readonly id: number;
@@ -65,23 +40,6 @@ export interface MigrationDriverOptions {
   readonly order: () => MigrationOrder | undefined;
   /** A command of the metadata group. Rejects with KvError. */
   readonly tell: (command: MetaCommand) => Promise<void>;
-}
-
-/** How far it is; for people. */
-export interface MigrationFigures {
-  /** What it has not handed over yet. */
-  readonly slotsLeft: number;
-  readonly keysLeft: number;
-  readonly bytesLeft: number;
-  /** Bytes and records sent since this node drives it. */
-  readonly bytes: number;
-  readonly records: number;
-  /** Changes that the target does not have yet, of the slots at hand. */
-  readonly lag: number;
-  /** Of the last handovers, ms, oldest first. */
-  readonly freezes: readonly number[];
-  /** Why it is not getting on just now; empty: it is. */
-  readonly trouble: string;
 }
 
 /** Slots that go together, and are frozen at one time: no more than one chunk holds, unless one alone is larger. */
@@ -108,7 +66,11 @@ export class MigrationDriver {
   /** As the target last said. */
   private readonly reports = new Map<Slot, SlotState>();
   private heardMs = Number.NEGATIVE_INFINITY;
+  /** Leadership under which everything of the log was seen applied here; 0: not yet. */
+  private caughtUp = 0;
   private progressMs: number;
+  /** The least lag of the slots at hand since their copy is complete. */
+  private leastLag = Number.POSITIVE_INFINITY;
   /** Since when slots stand still; monotonic. */
   private frozenMs: number | undefined;
   /** How long those stood still that were handed over last. */
@@ -167,9 +129,22 @@ export class MigrationDriver {
   async run(): Promise<void> {
     for (let order = this.order(); order !== undefined; order = this.order()) {
       const goesOn = (await this.attempt(() => this.tryOn(order))) === true;
-      if (!goesOn) await this.attempt(() => this.thawLate(0));
-      if (!goesOn && this.order() !== undefined) await this.pause(pauseMs);
+      const silentMs = this.silentMs(order);
+      if (goesOn && silentMs <= order.giveUpMs) continue;
+      await this.attempt(() => this.thawLate(0));
+      const trouble = this.trouble || 'changes are made faster than they can be brought over';
+      const why = `no progress for ${Math.round(silentMs / 1000)} s: ${trouble}`;
+      // The source goes on serving, and keeps what it has.
+      if (silentMs > order.giveUpMs) await this.attempt(() => this.fail(why));
+      if (this.order() !== undefined) await this.pause(pauseMs);
     }
+  }
+
+  /** How long a migration that could fail has got nowhere. */
+  private silentMs({ goal, canFail }: MigrationOrder): number {
+    const nowMs = this.options.clock.monotonicMs();
+    if (goal !== 'go' || !canFail) this.progressMs = nowMs;
+    return nowMs - this.progressMs;
   }
 
   /** Undefined: it could not be done just now. */
@@ -179,6 +154,8 @@ export class MigrationDriver {
     } catch (error) {
       if (!(error instanceof KvError)) throw error;
       this.noteTrouble(error.message);
+      // What was asked for may have been carried out, and not be applied here yet.
+      if (error.outcome !== 'notApplied') this.caughtUp = 0;
       // Nothing is frozen before the target was heard of again.
       this.heardMs = Number.NEGATIVE_INFINITY;
       return undefined;
@@ -190,20 +167,25 @@ export class MigrationDriver {
   }
 
   private async tryOn(order: MigrationOrder): Promise<boolean> {
-    const { clock } = this.options;
-    if (order.goal !== 'go') this.progressMs = clock.monotonicMs();
-    const silentMs = clock.monotonicMs() - this.progressMs;
-    if (order.canFail && silentMs > order.giveUpMs) {
-      // The source goes on serving, and keeps what it has.
-      await this.fail(`no progress for ${Math.round(silentMs / 1000)} s: ${this.trouble}`);
-      return false;
-    }
+    await this.catchUp(order);
     const goesOn = await this.advance(order);
-    if (goesOn) {
-      this.trouble = '';
-      this.progressMs = clock.monotonicMs();
-    }
+    if (goesOn) this.trouble = '';
     return goesOn;
+  }
+
+  /**
+   * A leader that was elected just now may not have applied all that its log holds: slots would look as
+   * they no longer are. What it logs itself is applied behind all of that.
+   */
+  private async catchUp(order: MigrationOrder): Promise<void> {
+    const { leadership } = this.options.shard;
+    if (this.caughtUp === leadership) return;
+    await this.atSource(order, 'exportBegin', []);
+    this.caughtUp = leadership;
+  }
+
+  private moved(): void {
+    this.progressMs = this.options.clock.monotonicMs();
   }
 
   private noteTrouble(message: string): void {
@@ -213,9 +195,19 @@ export class MigrationDriver {
   }
 
   private async fail(reason: string): Promise<void> {
-    const { id, log, tell } = this.options;
+    const { id, log } = this.options;
     log('error', { migration: id, reason }, 'a migration fails');
-    await tell({ kind: 'failMigration', id, reason });
+    await this.tell({ kind: 'failMigration', id, reason });
+  }
+
+  private async tell(command: MetaCommand): Promise<void> {
+    try {
+      await this.options.tell(command);
+    } catch (error) {
+      // Without the metadata group nothing can end: to wait for it is no failure of the migration.
+      this.moved();
+      throw error;
+    }
   }
 
   // ---- what is to be done next
@@ -269,7 +261,9 @@ export class MigrationDriver {
     }
     this.reports.clear();
     this.rounds = 0;
+    this.leastLag = Number.POSITIVE_INFINITY;
     await this.atSource(order, 'exportBegin', bareTerms(batch));
+    this.moved();
     return true;
   }
 
@@ -287,13 +281,21 @@ export class MigrationDriver {
     }
     const lag = slots.reduce((sum, slot) => sum + this.lagOf(slot), 0);
     const copied = slots.every((slot) => this.reports.get(slot)?.migration?.copied === true);
+    if (copied && lag < this.leastLag) {
+      this.leastLag = lag;
+      this.moved();
+    }
     const fewEnough = this.rounds < patientRounds ? freezeLagMax : hurriedLagMax;
-    if (copied && lag <= fewEnough && this.isTargetThere()) return this.freeze(order, slots);
+    if (copied && lag <= fewEnough) {
+      // While the rate was kept to it may have gone.
+      return this.isTargetThere() ? this.freeze(order, slots) : this.open(order, slots);
+    }
     if (copied) this.rounds++;
     const parts = await this.nextParts(slots);
     if (parts.length > 0) await this.send(order, parts, slots, {});
-    // Unlike the copy, changes may never end.
     else await this.open(order, slots);
+    // Unlike the copy, changes may never end: only fewer of them are progress.
+    if (!copied) this.moved();
     return true;
   }
 
@@ -369,8 +371,20 @@ export class MigrationDriver {
     this.bytes += bytes;
     this.records += parts.reduce((sum, { records }) => sum + records.length, 0);
     // Frozen slots are not held up by it: they are few, and somebody waits.
-    if (this.frozenMs === undefined)
-      await this.pause(this.throttle.take(bytes, order.bytesPerSecond));
+    if (this.frozenMs === undefined) await this.keepToRate(bytes);
+  }
+
+  /** What is ordered meanwhile counts at once. Time spent here is no silence. */
+  private async keepToRate(bytes: number): Promise<void> {
+    const { clock } = this.options;
+    const sinceMs = clock.monotonicMs();
+    this.throttle.add(bytes);
+    for (let order = this.order(); order?.goal === 'go'; order = this.order()) {
+      const ms = this.throttle.waitMs(order.bytesPerSecond);
+      if (ms === 0) break;
+      await this.pause(ms);
+    }
+    this.progressMs += clock.monotonicMs() - sinceMs;
   }
 
   // ---- freeze and handover
@@ -448,7 +462,7 @@ export class MigrationDriver {
 
   /** Only the target can serve now: it is told so until it does; then the source lets go (rule D32). */
   private async complete(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
-    const { shard, id, clock, tell } = this.options;
+    const { shard, id, clock } = this.options;
     const states = slots.map((slot) => ({ slot, ...shard.slotState(slot) }));
     const terms = states.map(({ slot, change, epoch }): SlotTerms => ({
       ...noTerms,
@@ -466,9 +480,10 @@ export class MigrationDriver {
     const [keys, bytes] = [sumOf(states, 'keys'), sumOf(states, 'bytes')];
     const nowMs = Math.floor(clock.wallMs());
     const moved = { id, slots: spansOf(slots), keys, bytes, freezeMs: this.freezeMs, nowMs };
-    if (order.goal !== 'settle') await tell({ kind: 'moveSlots', ...moved });
+    if (order.goal !== 'settle') await this.tell({ kind: 'moveSlots', ...moved });
     await this.atSource(order, 'collect', bareTerms(slots));
     this.freezeMs = 0;
+    this.moved();
     return true;
   }
 
@@ -485,7 +500,7 @@ export class MigrationDriver {
 
   /** First the source, whose log decides; then what the target has of it goes (R73). */
   private async drop(order: MigrationOrder): Promise<boolean> {
-    const { shard, id, clock, tell } = this.options;
+    const { shard, id, clock } = this.options;
     const here = [...slotsOf(order.slots)];
     const open = here.filter((slot) => {
       const { ownership, ended } = shard.slotState(slot);
@@ -500,7 +515,7 @@ export class MigrationDriver {
     for (const some of piecesOf(stayed))
       await this.atTarget(order, [this.step('endImport', bareTerms(some))], some);
     if (order.goal === 'drop')
-      await tell({ kind: 'endMigration', id, nowMs: Math.floor(clock.wallMs()) });
+      await this.tell({ kind: 'endMigration', id, nowMs: Math.floor(clock.wallMs()) });
     return false;
   }
 
@@ -568,23 +583,7 @@ function sumOf(states: readonly SlotState[], what: 'keys' | 'bytes'): number {
   return states.reduce((sum, state) => sum + state[what], 0);
 }
 
-function* slotsOf(spans: readonly SlotSpan[]): Generator<Slot> {
-  for (const { first, last } of spans)
-    for (let slot = first; slot <= last; slot++) yield slot as Slot;
-}
-
 function* piecesOf(slots: readonly Slot[]): Generator<readonly Slot[]> {
   for (let at = 0; at < slots.length; at += endingSlotsMax)
     yield slots.slice(at, at + endingSlotsMax);
-}
-
-/** Of ascending slots. */
-function spansOf(slots: readonly Slot[]): readonly SlotSpan[] {
-  const spans: { first: number; last: number }[] = [];
-  for (const slot of slots) {
-    const before = spans.at(-1);
-    if (before !== undefined && before.last + 1 === slot) before.last = slot;
-    else spans.push({ first: slot, last: slot });
-  }
-  return spans;
 }

@@ -11,13 +11,13 @@ import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { Slot } from '../router/slot.js';
 import { isExport } from '../shard/slot-state.js';
-import {
-  MigrationDriver,
-  type MigrationFigures,
-  type MigrationOrder,
-  type SourceShard,
-  type StepAtTarget,
-} from './migration-driver.js';
+import { MigrationDriver } from './migration-driver.js';
+import type {
+  MigrationFigures,
+  MigrationOrder,
+  SourceShard,
+  StepAtTarget,
+} from './migration-order.js';
 
 export interface MigrationDriversOptions {
   readonly clock: Clock;

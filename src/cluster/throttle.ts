@@ -1,4 +1,4 @@
-/** Keeps to a rate: says how long to wait after each piece. */
+/** Keeps to a rate, which may change at any time: says how long to wait before the next piece. */
 import type { Clock } from '../observe/clock.js';
 
 /** Ahead of the rate by this much nobody waits: shorter waits cost more than they are worth. */
@@ -8,18 +8,26 @@ const idleMsMax = 100;
 
 export class Throttle {
   private readonly clock: Clock;
-  /** When what was sent so far should have been sent. */
-  private dueMs = 0;
+  /** Bytes sent ahead of the rate, as of `atMs`; below 0: behind it. */
+  private ahead = 0;
+  private atMs: number;
 
   constructor(clock: Clock) {
     this.clock = clock;
+    this.atMs = clock.monotonicMs();
   }
 
-  /** After sending so many bytes, the milliseconds to wait; the rate may be another one each time. */
-  take(bytes: number, bytesPerSecond: number): number {
+  add(bytes: number): void {
+    this.ahead += bytes;
+  }
+
+  /** Until the next piece may go, if the rate stays so; 0: it may. Asked again, it counts from then on. */
+  waitMs(bytesPerSecond: number): number {
     const nowMs = this.clock.monotonicMs();
-    this.dueMs = Math.max(this.dueMs, nowMs - idleMsMax) + (bytes / bytesPerSecond) * 1000;
-    const waitMs = this.dueMs - nowMs;
+    const perMs = bytesPerSecond / 1000;
+    this.ahead = Math.max(this.ahead - (nowMs - this.atMs) * perMs, -idleMsMax * perMs);
+    this.atMs = nowMs;
+    const waitMs = this.ahead / perMs;
     return waitMs > slackMs ? waitMs : 0;
   }
 }

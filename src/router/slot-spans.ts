@@ -1,5 +1,5 @@
 /** Ranges of slots, whoever owns them. A list of them ascends, and its ranges do not touch. Pure. */
-import { slotCount } from './slot.js';
+import { slotCount, type Slot } from './slot.js';
 
 export interface SlotSpan {
   readonly first: number;
@@ -98,4 +98,21 @@ export function equalShares(
     rest = left;
     return taken;
   });
+}
+
+/** One by one. */
+export function* slotsOf(spans: readonly SlotSpan[]): Generator<Slot> {
+  for (const { first, last } of spans)
+    for (let slot = first; slot <= last; slot++) yield slot as Slot;
+}
+
+/** Of ascending slots. */
+export function spansOf(slots: readonly Slot[]): readonly SlotSpan[] {
+  const spans: { first: number; last: number }[] = [];
+  for (const slot of slots) {
+    const before = spans.at(-1);
+    if (before !== undefined && before.last + 1 === slot) before.last = slot;
+    else spans.push({ first: slot, last: slot });
+  }
+  return spans;
 }

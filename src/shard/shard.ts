@@ -72,6 +72,7 @@ export class Shard {
   private founding = false;
   /** From when log time has begun: an elected leader is told so a little later. */
   private leading = false;
+  private leaderships = 0;
 
   constructor({ group, machine, clock, log, onFatal, birthSlots }: ShardOptions) {
     this.birthSlots = birthSlots;
@@ -102,6 +103,7 @@ export class Shard {
     machine.onLeading = ({ leading, clockMedianMs }) => {
       if (leading) this.time.begin(machine.logTimeMs, clockMedianMs);
       this.leading = leading;
+      if (leading) this.leaderships++;
       this.expiry.lead(leading);
     };
   }
@@ -112,6 +114,11 @@ export class Shard {
 
   get isLeader(): boolean {
     return this.group.isLeader;
+  }
+
+  /** Another number each time that this replica is elected; only meaningful while it leads. */
+  get leadership(): number {
+    return this.leaderships;
   }
 
   get leaderNode(): NodeId | undefined {
