@@ -7,7 +7,7 @@ import type { MetaCommand } from '../../src/meta/commands.js';
 import { slotOf, type Slot } from '../../src/router/slot.js';
 import type { MigrationStep } from '../../src/shard/migration-step.js';
 import { changesPart, scanPart, type ExportSource } from '../../src/shard/slot-export.js';
-import { SlotOwnership } from '../../src/shard/slot-state.js';
+import type { SlotOwnership } from '../../src/shard/slot-state.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { bytes, put } from '../shard/command-texts.js';
 import { sourceShard, targetShard, TwoShards } from '../shard/two-shards.js';
