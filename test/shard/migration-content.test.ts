@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { KeyKind } from '../../storage/index.js';
 import { slotCount, slotOf, type Slot } from '../../src/router/slot.js';
-import { encodeExpire } from '../../src/shard/command-codec.js';
+import { encodeExpire, encodeTime } from '../../src/shard/command-codec.js';
 import type { Write } from '../../src/shard/command.js';
 import { noTerms, type ChunkPart } from '../../src/shard/migration-step.js';
 import { SlotOwnership } from '../../src/shard/slot-state.js';
@@ -22,9 +22,9 @@ async function writeAll(two: TwoShards, writes: readonly Write[]): Promise<void>
 }
 
 async function expectMoved(two: TwoShards, of: Slot): Promise<void> {
-  await two.copyAll(64 * 1024);
+  await two.copyAll(256 * 1024);
   await two.freeze(2000);
-  await two.copyAll(64 * 1024);
+  await two.copyAll(256 * 1024);
   const wanted = await contentOf(two.source, of);
   await two.seal();
   expect((await two.handover()).differing).to.deep.equal([]);
@@ -198,9 +198,10 @@ describe('the copy of a slot', () => {
     await two.chunk([second]);
     const { migration } = two.stateAt(two.target);
     // Late, and once more.
-    await two.chunk([first]);
-    await two.chunk([second]);
-    expect(two.stateAt(two.target).migration).to.deep.equal(migration);
+    for (const late of [first, second]) {
+      await two.chunk([late]);
+      expect(two.stateAt(two.target).migration).to.deep.equal(migration);
+    }
     await two.copyAll();
     const copied = two.stateAt(two.target).migration;
     await two.chunk([first]);
@@ -210,14 +211,34 @@ describe('the copy of a slot', () => {
     const from = copied?.through ?? 0;
     const gap = { kind: 'changes', after: from + 1, through: from + 2 } as const;
     await two.chunk([{ slot, progress: gap, records: [] }]);
-    const old = { kind: 'changes', after: 0, through: from } as const;
+    const old = { kind: 'changes', after: 0, through: from - 1 } as const;
     await two.chunk([{ slot, progress: old, records: [] }]);
     expect(two.stateAt(two.target).migration).to.deep.equal(copied);
   });
 
+  it('D32: is not ready any more when the source has thawed and changed', async () => {
+    const two = new TwoShards([slot]);
+    await two.source.one(write(put('{s}a', 'v')));
+    await two.begin();
+    await two.copyAll();
+    await two.freeze(1000);
+    await two.seal();
+    const activate = (change: number): Promise<unknown> =>
+      two.tell(two.target, 'activate', [{ ...noTerms, slot, epoch: 2, change }]);
+    await activate(2);
+    expect(two.stateAt(two.target).ownership, 'of another change').to.equal(SlotOwnership.ready);
+    await two.say(two.source, 'thaw');
+    await two.source.one(write(put('{s}b', 'v')));
+    await two.copyAll();
+    expect(two.stateAt(two.target).ownership).to.equal(SlotOwnership.importing);
+    // Said by mistake, each of them finds nothing to activate.
+    for (const change of [1, 2]) await activate(change);
+    expect(two.stateAt(two.target).ownership).to.equal(SlotOwnership.importing);
+  });
+
   it('R78: keeps the newer of two records, and removes none that is newer', async () => {
     const two = new TwoShards([slot]);
-    await two.source.one(write(put('{s}a', 'old')));
+    await two.source.one(write(put('{s}a', 'old', { ttlMs: 1000 })));
     await two.begin();
     const [old] = await recordsOf(two, '{s}a', 1);
     await two.source.one(write(put('{s}a', 'new', { ttlMs: 5000 })));
@@ -233,12 +254,13 @@ describe('the copy of a slot', () => {
     });
     const tell = (through: number, record: typeof old): Promise<unknown> =>
       two.chunk([{ slot, progress: { kind: 'changes', after: 1, through }, records: [record] }]);
+    await tell(9, old);
     await tell(10, newer);
     await tell(11, old);
     await tell(12, gone(2));
     expect(two.stateAt(two.target).keys, 'the newer one').to.equal(1);
     expect((await contentOf(two.target, slot)).values.get('{s}a')?.revision).to.equal(3);
-    expect(await two.target.dueOf(slot)).to.have.length(1);
+    expect(await two.target.dueOf(slot), 'one expiry').to.have.length(1);
     await tell(13, gone(7));
     expect(await two.target.dueOf(slot), 'its expiry goes with it').to.have.length(0);
     await tell(14, gone(4));
@@ -246,6 +268,21 @@ describe('the copy of a slot', () => {
     expect(two.stateAt(two.target).keys, 'removed by change 7').to.equal(0);
     await tell(16, { ...newer, change: 8 });
     expect(two.stateAt(two.target).keys, 'written again').to.equal(1);
+  });
+
+  it('R76 R78: keeps the newer of two session records, whichever comes first', async () => {
+    const two = new TwoShards([slot]);
+    await two.source.one(write(increment('{s}a', 1), session(1, 1)));
+    await two.begin();
+    const older = await partOf(two, 1 << 20);
+    await two.source.one(write(increment('{s}a', 1), session(1, 2)));
+    const newer = await partOf(two, 1 << 20);
+    for (const [after, { records }] of [newer, older].entries()) {
+      const progress = { kind: 'changes', after: after + 1, through: after + 2 } as const;
+      await two.chunk([{ slot, progress, records }]);
+    }
+    const [record] = [...(await contentOf(two.target, slot)).sessions.values()];
+    expect(record?.sequences).to.deep.equal([1, 2]);
   });
 
   it('D25: leaves neither index nor tombstones behind a handover, a difference or an end', async () => {
@@ -312,6 +349,14 @@ describe('the copy of a slot', () => {
       const { machine } = end === 'activate' ? two.target : two.source;
       expect([...machine.due.dueBy(1010)], end).to.deep.equal([slot]);
     }
+  });
+
+  it('D22: never sets the time of the target back', async () => {
+    const two = new TwoShards([slot]);
+    await two.source.one(write(put('{s}a', 'v')));
+    await two.target.apply([encodeTime(5000)]);
+    await two.migrate();
+    expect(two.target.machine.logTimeMs).to.equal(5000);
   });
 
   it('expires nothing that only stands at the target so far', async () => {

@@ -188,7 +188,9 @@ export class Driver {
     const name = `${plan.id}/${slot}`;
     const wanted = positionOf(plan, ends.target);
     const sent = this.sent.get(name);
-    const from = sent !== undefined && random.chance(0.3) ? behind(sent, wanted) : wanted;
+    const next = sent !== undefined && random.chance(0.3) ? behind(sent, wanted) : wanted;
+    // Changes may overtake the copy.
+    const from = random.chance(0.15) ? { ...next, copied: true } : next;
     const reading = nextPart(replica, plan, slot, from, {
       bytesMax: random.integer(1, 300),
       lengthMax: random.integer(1, 8),

@@ -185,6 +185,11 @@ describe('each step of a migration', () => {
       target: ['changes', 'endImport', 'seal'],
     },
     {
+      behind: 'a change behind the copy',
+      source: ['endExport', 'freeze'],
+      target: ['changes', 'endImport'],
+    },
+    {
       behind: 'last changes',
       source: ['endExport', 'handover', 'thaw'],
       target: ['changes', 'endImport', 'seal'],

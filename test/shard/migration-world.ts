@@ -54,8 +54,11 @@ export class MigrationWorld {
   private readonly history = new Map<Slot, History>();
   private readonly note: (what: string) => void;
   private readonly skewMs: readonly number[];
-  /** The highest epoch and ended migration of a slot at a shard. */
-  private readonly highest = new Map<string, { epoch: number; ended: number }>();
+  /** How far a slot has come at a shard. */
+  private readonly highest = new Map<
+    string,
+    { readonly epoch: number; readonly ended: number; readonly logTimeMs: number }
+  >();
 
   constructor(random: SimRandom, note: (what: string) => void) {
     this.random = random;
@@ -238,10 +241,12 @@ export class MigrationWorld {
   private expectNoWayBack(shard: SimulatedShard, slot: Slot): void {
     const state = shard.state(slot);
     const name = `${shard.id}/${slot}`;
-    const before = this.highest.get(name) ?? { epoch: 0, ended: 0 };
+    const before = this.highest.get(name) ?? { epoch: 0, ended: 0, logTimeMs: 0 };
+    const { logTimeMs } = shard.first.machine;
+    expect(logTimeMs, `log time of shard ${shard.id}`).to.be.at.least(before.logTimeMs);
     expect(state.epoch, `epoch of ${name}`).to.be.at.least(before.epoch);
     expect(state.ended, `ended migration of ${name}`).to.be.at.least(before.ended);
-    this.highest.set(name, { epoch: state.epoch, ended: state.ended });
+    this.highest.set(name, { epoch: state.epoch, ended: state.ended, logTimeMs });
     if (!isServing(state)) return;
     const history = this.of(slot);
     expect(
