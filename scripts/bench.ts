@@ -13,6 +13,7 @@ import { printTable } from '../src/cli/output.js';
 import { QuorateClient } from '../src/client/index.js';
 import { projectRoot } from './project-root.js';
 import { measureIdleGroups } from './bench/idle-groups.js';
+import { measureMigrations } from './bench/migrations.js';
 import { cpuSeconds, rssMiB } from './bench/process-figures.js';
 import type { LoadResult, LoadSpec } from './bench/load-generator.js';
 
@@ -20,6 +21,8 @@ const run = promisify(execFile);
 const shard = 1;
 /** Of the measurement of idle groups: a percent of a core is a third of a second. */
 const idleSeconds = 30;
+/** Written for the speed at which a migration copies. */
+const migratedMib = 64;
 
 interface Options {
   readonly seconds: number;
@@ -249,6 +252,7 @@ async function main(): Promise<void> {
     await cluster.stop();
     rmSync(directory, { recursive: true, force: true });
   }
+  await measureMigrations({ turns: options.turns, mib: migratedMib });
   await measureIdleGroups({ groups: options.groups, seconds: idleSeconds });
   await simulator();
 }
