@@ -28,6 +28,7 @@ import type {
   SourceShard,
   StepAtTarget,
 } from './migration-order.js';
+import { MigrationTarget, notYet } from './migration-target.js';
 import { Throttle } from './throttle.js';
 
 export interface MigrationDriverOptions {
@@ -54,8 +55,6 @@ const freezeLagMax = 512;
 /** Rounds of changes after which slots are frozen though they lag more: writers may be as fast as we are. */
 const patientRounds = 20;
 const hurriedLagMax = 16_384;
-/** A target that was heard of within this time is there. */
-const heardWithinMs = 1000;
 const pauseMs = 200;
 const patienceMs = 2000;
 const freezesKept = 1000;
@@ -63,9 +62,7 @@ const freezesKept = 1000;
 export class MigrationDriver {
   private readonly options: MigrationDriverOptions;
   private readonly throttle: Throttle;
-  /** As the target last said. */
-  private readonly reports = new Map<Slot, SlotState>();
-  private heardMs = Number.NEGATIVE_INFINITY;
+  private readonly target: MigrationTarget;
   /** Leadership under which everything of the log was seen applied here; 0: not yet. */
   private caughtUp = 0;
   private progressMs: number;
@@ -76,6 +73,8 @@ export class MigrationDriver {
   /** How long those stood still that were handed over last. */
   private freezeMs = 0;
   private rounds = 0;
+  /** Bytes of changes in the last one; what comes while slots stand still is about as much. */
+  private roundBytes = 0;
   private closed = false;
   private wake: () => void = () => undefined;
   private bytes = 0;
@@ -86,6 +85,7 @@ export class MigrationDriver {
   constructor(options: MigrationDriverOptions) {
     this.options = options;
     this.throttle = new Throttle(options.clock);
+    this.target = new MigrationTarget(options);
     this.progressMs = options.clock.monotonicMs();
   }
 
@@ -157,7 +157,7 @@ export class MigrationDriver {
       // What was asked for may have been carried out, and not be applied here yet.
       if (error.outcome !== 'notApplied') this.caughtUp = 0;
       // Nothing is frozen before the target was heard of again.
-      this.heardMs = Number.NEGATIVE_INFINITY;
+      this.target.doubt();
       return undefined;
     }
   }
@@ -259,8 +259,9 @@ export class MigrationDriver {
         await this.fail(`slot ${stayed} was not handed over, and stays`);
       return false;
     }
-    this.reports.clear();
+    this.target.forget();
     this.rounds = 0;
+    this.roundBytes = 0;
     this.leastLag = Number.POSITIVE_INFINITY;
     await this.atSource(order, 'exportBegin', bareTerms(batch));
     this.moved();
@@ -270,33 +271,38 @@ export class MigrationDriver {
   // ---- copy
 
   private async copy(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
-    if (!slots.every((slot) => this.reports.has(slot)))
-      return this.open(order, slots, await this.nextParts(slots));
-    const problem = slots
-      .map((slot) => this.problemAtTarget(slot))
-      .find((each) => each !== undefined);
+    if (!this.target.knowsAll(slots)) return this.open(order, slots, await this.nextParts(slots));
+    const problem = this.target.problemWith(slots);
     if (problem !== undefined) {
       if (order.canFail) await this.fail(problem);
       return false;
     }
     const lag = slots.reduce((sum, slot) => sum + this.lagOf(slot), 0);
-    const copied = slots.every((slot) => this.reports.get(slot)?.migration?.copied === true);
+    const copied = slots.every((slot) => this.target.part(slot)?.copied === true);
     if (copied && lag < this.leastLag) {
       this.leastLag = lag;
       this.moved();
     }
-    const fewEnough = this.rounds < patientRounds ? freezeLagMax : hurriedLagMax;
-    if (copied && lag <= fewEnough) {
+    if (copied && this.isTimeToFreeze(lag)) {
       // While the rate was kept to it may have gone.
-      return this.isTargetThere() ? this.freeze(order, slots) : this.open(order, slots);
+      return this.target.isThere ? this.freeze(order, slots) : this.open(order, slots);
     }
-    if (copied) this.rounds++;
     const parts = await this.nextParts(slots);
+    if (copied) {
+      this.rounds++;
+      this.roundBytes = sizeOf(parts);
+    }
     if (parts.length > 0) await this.send(order, parts, slots, {});
     else await this.open(order, slots);
     // Unlike the copy, changes may never end: only fewer of them are progress.
     if (!copied) this.moved();
     return true;
+  }
+
+  /** Little is missing, and the last round was smaller than a chunk; or there is no end of it. */
+  private isTimeToFreeze(lag: number): boolean {
+    if (this.rounds >= patientRounds) return lag <= hurriedLagMax;
+    return lag === 0 || (lag <= freezeLagMax && this.rounds > 0 && this.roundBytes < chunkBytesMax);
   }
 
   /** Makes room at the target, or finds out how far it is. */
@@ -311,14 +317,6 @@ export class MigrationDriver {
     });
     await this.send(order, parts, slots, { before: [this.step('importBegin', terms)] });
     return true;
-  }
-
-  /** Why it will never take the slot under this migration. */
-  private problemAtTarget(slot: Slot): string | undefined {
-    const { id } = this.options;
-    const report = this.reports.get(slot);
-    if (report === undefined || report.migration?.id === id) return undefined;
-    return `the target does not take slot ${slot}: it has it already, or has ended this migration`;
   }
 
   /** The next piece of each slot, as much as goes into one chunk. */
@@ -342,7 +340,7 @@ export class MigrationDriver {
   ): Promise<ChunkPart | undefined> {
     const { shard, id } = this.options;
     // Of a target that was not heard of yet it is assumed that it has nothing; if it has, this is ignored.
-    const { migration } = this.reports.get(slot) ?? {};
+    const migration = this.target.part(slot);
     if (migration?.copied !== true)
       return shard.scanPart(slot, migration?.cursor ?? new Uint8Array(), room);
     if (this.lagOf(slot) === 0) return undefined;
@@ -351,7 +349,7 @@ export class MigrationDriver {
 
   private lagOf(slot: Slot): number {
     const { change } = this.options.shard.slotState(slot);
-    return Math.max(0, change - (this.reports.get(slot)?.migration?.through ?? 0));
+    return Math.max(0, change - (this.target.part(slot)?.through ?? 0));
   }
 
   private async send(
@@ -363,7 +361,7 @@ export class MigrationDriver {
       after = [],
     }: Readonly<Partial<Record<'before' | 'after', readonly MigrationStep[]>>>,
   ): Promise<void> {
-    const bytes = parts.reduce((sum, part) => sum + bytesOf(part), 0);
+    const bytes = sizeOf(parts);
     const { id } = this.options;
     const chunk: MigrationStep = { kind: 'chunk', id, peer: this.sourceId, parts };
     const steps = parts.length === 0 ? [] : [chunk];
@@ -392,6 +390,8 @@ export class MigrationDriver {
   private async freeze(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
     this.frozenMs = this.options.clock.monotonicMs();
     await this.atSource(order, 'freeze', bareTerms(slots));
+    // From here on, and no earlier, do they stand still.
+    this.frozenMs = this.options.clock.monotonicMs();
     return true;
   }
 
@@ -400,7 +400,7 @@ export class MigrationDriver {
     this.frozenMs ??= clock.monotonicMs();
     if (await this.thawLate(order.freezeMsMax)) return false;
     // Somebody else froze them: how far is the target?
-    if (!slots.every((slot) => this.reports.has(slot))) return this.open(order, slots);
+    if (!this.target.knowsAll(slots)) return this.open(order, slots);
     if (!slots.every((slot) => this.isReady(slot))) {
       const parts = await this.nextParts(slots);
       const seal = this.step(
@@ -411,14 +411,15 @@ export class MigrationDriver {
         }),
       );
       await this.send(order, parts, slots, { after: [seal] });
-      const wrong = slots
-        .map((slot) => this.problemAtTarget(slot))
-        .find((each) => each !== undefined);
-      if (wrong !== undefined && order.canFail) await this.fail(wrong);
-      return wrong === undefined;
+      const wrong = this.target.problemWith(slots);
+      if (wrong === undefined) return true;
+      // The metadata group may be slow to take it: nobody is to wait for that.
+      await this.thawLate(0);
+      if (order.canFail) await this.fail(wrong);
+      return false;
     }
     const terms = slots.map((slot): SlotTerms => {
-      const { change, keys, sum, migration } = this.reports.get(slot) ?? shard.slotState(slot);
+      const { change, keys, sum, migration } = this.target.state(slot) ?? shard.slotState(slot);
       return { ...noTerms, slot, change, keys, sum, logTimeMs: migration?.logTimeMs ?? 0 };
     });
     const { differing = [] } = await this.atSource(order, 'handover', terms);
@@ -428,7 +429,7 @@ export class MigrationDriver {
 
   /** It has all that the source had when it froze, and knows of this very freeze. */
   private isReady(slot: Slot): boolean {
-    const report = this.reports.get(slot);
+    const report = this.target.state(slot);
     const { change, migration } = this.options.shard.slotState(slot);
     return (
       report?.ownership === SlotOwnership.ready &&
@@ -455,6 +456,7 @@ export class MigrationDriver {
     await shard.step({ kind: 'thaw', id, peer, slots: bareTerms(frozen) });
     this.frozenMs = undefined;
     this.rounds = 0;
+    this.roundBytes = 0;
     return true;
   }
 
@@ -464,6 +466,11 @@ export class MigrationDriver {
   private async complete(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
     const { shard, id, clock } = this.options;
     const states = slots.map((slot) => ({ slot, ...shard.slotState(slot) }));
+    // The map was told by whoever heard it of the target, which may be gone by now.
+    if (states.every(({ slot, epoch }) => order.epochOf(slot) >= epoch)) {
+      await this.atSource(order, 'collect', bareTerms(slots));
+      return true;
+    }
     const terms = states.map(({ slot, change, epoch }): SlotTerms => ({
       ...noTerms,
       slot,
@@ -472,7 +479,7 @@ export class MigrationDriver {
     }));
     await this.atTarget(order, [this.step('activate', terms)], slots);
     const late = states.find(({ slot, epoch }) => {
-      const report = this.reports.get(slot);
+      const report = this.target.state(slot);
       return report === undefined || report.epoch < epoch;
     });
     if (late !== undefined) throw notActivated(late.slot);
@@ -508,6 +515,8 @@ export class MigrationDriver {
     });
     for (const some of piecesOf(open)) await this.atSource(order, 'endExport', bareTerms(some));
     this.frozenMs = undefined;
+    // A handover that was under way in the log came first: it counts.
+    if (this.slotsIn(SlotOwnership.handedOver).length > 0) return true;
     const stayed = here.filter((slot) => {
       const { ownership, ended, migration } = shard.slotState(slot);
       return ended >= id && ownership === SlotOwnership.owned && migration?.id !== id;
@@ -538,15 +547,11 @@ export class MigrationDriver {
     steps: readonly MigrationStep[],
     slots: readonly Slot[],
   ): Promise<void> {
-    const { clock, stepAtTarget } = this.options;
-    const patience = this.frozenMs === undefined ? patienceMs : Math.min(patienceMs, freezeMsMax);
-    const reports = await stepAtTarget(target, steps, slots, patience);
-    for (const [slot, report] of reports) this.reports.set(slot, report);
-    this.heardMs = clock.monotonicMs();
-  }
-
-  private isTargetThere(): boolean {
-    return this.options.clock.monotonicMs() - this.heardMs < heardWithinMs;
+    const { clock } = this.options;
+    const nowMs = clock.monotonicMs();
+    const leftMs = this.frozenMs === undefined ? patienceMs : this.frozenMs + freezeMsMax - nowMs;
+    const withinMs = Math.min(patienceMs, Math.max(1, leftMs));
+    await this.target.step(target, steps, slots, withinMs);
   }
 
   private pause(ms: number): Promise<void> {
@@ -566,10 +571,11 @@ export class MigrationDriver {
 }
 
 function notActivated(slot: Slot): KvError {
-  return new KvError(`the target has not activated slot ${slot} yet`, {
-    code: 'KV_UNAVAILABLE',
-    outcome: 'notApplied',
-  });
+  return notYet(`the target has not activated slot ${slot} yet`);
+}
+
+function sizeOf(parts: readonly ChunkPart[]): number {
+  return parts.reduce((sum, part) => sum + bytesOf(part), 0);
 }
 
 function bytesOf({ records }: ChunkPart): number {

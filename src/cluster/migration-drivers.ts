@@ -95,12 +95,15 @@ export class MigrationDrivers {
   }
 
   private orderOf(id: number, shard: SourceShard): MigrationOrder | undefined {
+    // A replica that was removed leads nothing any more, whatever it says.
+    if (![...this.options.shards()].includes(shard)) return undefined;
     const topology = this.options.topology();
     const record = topology.migrations.find((each) => each.id === id);
     const here = [...shard.slotsInMigration].filter((slot) => exportOf(shard, slot) === id);
     const { settings } = topology;
     const limits = {
       bytesPerSecond: record?.bytesPerSecond || settingOf(settings, 'migrationBytesPerSecond'),
+      epochOf: (slot: Slot) => epochOf(topology.slots, slot),
       freezeMsMax: settingOf(settings, 'freezeMsMax'),
       giveUpMs: settingOf(settings, 'migrationGiveUpMs'),
     };
@@ -117,6 +120,10 @@ export class MigrationDrivers {
     const goal = record === undefined && id >= topology.next.migration ? 'pause' : 'settle';
     return { ...limits, target, slots, goal, canFail: false };
   }
+}
+
+function epochOf(slots: Topology['slots'], slot: Slot): number {
+  return slots.find(({ last }) => slot <= last)?.epoch ?? 0;
 }
 
 function goalOf({ state }: MigrationRecord): MigrationOrder['goal'] {

@@ -39,6 +39,8 @@ export interface MigrationOrder {
   /** Running, as far as is known: only then it can fail. */
   readonly canFail: boolean;
   readonly bytesPerSecond: number;
+  /** Of a slot in the map, which is told of a slot's new owner when that serves. */
+  readonly epochOf: (slot: Slot) => number;
   readonly freezeMsMax: number;
   readonly giveUpMs: number;
 }

@@ -29,6 +29,7 @@ export class DrivenMigration {
     goal: 'go',
     canFail: true,
     bytesPerSecond: 1_000_000_000,
+    epochOf: () => 0,
     freezeMsMax: 2000,
     giveUpMs: 10_000,
   };
