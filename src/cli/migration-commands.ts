@@ -150,7 +150,8 @@ function addLooks(migration: Command): void {
       withClient(flags, async (client) => {
         const found = migrationIn(await topologyOf(client), idOf(id));
         const live = (await liveFigures(client, [found])).get(found.migrationId);
-        if (flags.output === 'json') printJson({ ...found, live: live ?? null });
+        // Not spread: what is 0 is not among a message's own fields, and would be missing.
+        if (flags.output === 'json') printJson({ migration: found, live: live ?? null });
         else show(found, live);
       }),
   );
