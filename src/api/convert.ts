@@ -28,6 +28,7 @@ import type {
   Transaction,
   WriteOperation,
 } from '../shard/command.js';
+import { movingRetryMs } from '../shard/shard-errors.js';
 import type { ApiLimits } from './limits.js';
 
 const sequenceMax = Number.MAX_SAFE_INTEGER;
@@ -278,5 +279,6 @@ const refusals: Readonly<
 /** What apply refused, as the error the client sees. */
 export function refusalError(refusal: Refusal): KvError {
   const { code, outcome, message } = refusals[refusal];
-  return new KvError(message, { code, outcome });
+  const retry = refusal === 'moving' ? { retryAfterMs: movingRetryMs } : {};
+  return new KvError(message, { code, outcome, ...retry });
 }

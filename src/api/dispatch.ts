@@ -345,8 +345,8 @@ class Patience {
     if (this.severalSlots && isMisrouting(error)) return false;
     // A forwarded request is answered at once: its first node does the waiting (rule D41). A client
     // that asked for redirects goes to the leader or the owner itself.
-    const awaited = error.code === 'KV_UNAVAILABLE' || error.code === 'KV_MOVING';
-    if (this.call.forwarded || (this.redirect && !awaited)) return false;
+    // A slot on its way must not hold up what shares a batch with it: that client tries it again alone.
+    if (this.call.forwarded || (this.redirect && error.code !== 'KV_UNAVAILABLE')) return false;
     if (this.clock.monotonicMs() + retryMs >= this.untilMs) return false;
     this.clock.after(retryMs, () => {
       if (!this.call.ended) attempt();

@@ -7,6 +7,8 @@ import { goneTo, isMoving, type SlotState } from './slot-state.js';
 /** How far ahead of log time a session's last moment may lie (rule D21). */
 export const sessionMsMax = 60_000;
 const retryAfterMs = 50;
+/** A slot stands still for some 50 ms. */
+export const movingRetryMs = 20;
 
 /** Of a slot that is not served here: where it has gone, if it was here, or that it is on its way. */
 export function notServed(state: SlotState): KvError {
@@ -14,7 +16,7 @@ export function notServed(state: SlotState): KvError {
     return new KvError('the slot of this key is about to move to another shard: try again', {
       code: 'KV_MOVING',
       outcome: 'notApplied',
-      retryAfterMs,
+      retryAfterMs: movingRetryMs,
     });
   }
   const shardId = goneTo(state);
