@@ -34,7 +34,14 @@ describe('a slot that migrates', () => {
       ended: 1,
     });
     const left = two.stateAt(two.source);
-    expect(left).to.include({ ownership: SlotOwnership.absent, epoch: 2, keys: 0, ended: 1 });
+    expect(left).to.include({
+      ownership: SlotOwnership.absent,
+      epoch: 2,
+      instance: 0,
+      keys: 0,
+      bytes: 0,
+      ended: 1,
+    });
     expect(two.source.machine.keys).to.equal(0);
     expect(two.target.machine.keys).to.equal(20);
     expect(await two.target.one(write(put('{s}new', 'v')))).to.include({ revision: change + 1 });
