@@ -547,9 +547,12 @@ export class MigrationDriver {
     steps: readonly MigrationStep[],
     slots: readonly Slot[],
   ): Promise<void> {
-    const { clock } = this.options;
-    const nowMs = clock.monotonicMs();
-    const leftMs = this.frozenMs === undefined ? patienceMs : this.frozenMs + freezeMsMax - nowMs;
+    // Once handed over no slot can be given back: then the limit says nothing of how long to wait.
+    const { frozenMs } = this;
+    const isFrozen = frozenMs !== undefined && this.slotsIn(SlotOwnership.frozen).length > 0;
+    const leftMs = isFrozen
+      ? frozenMs + freezeMsMax - this.options.clock.monotonicMs()
+      : patienceMs;
     const withinMs = Math.min(patienceMs, Math.max(1, leftMs));
     await this.target.step(target, steps, slots, withinMs);
   }

@@ -33,7 +33,9 @@ export class DrivenMigration {
     freezeMsMax: 2000,
     giveUpMs: 10_000,
   };
-  targetIsAway = false;
+  isTargetAway: () => boolean = () => false;
+  /** Until the target's answer comes. */
+  targetMs = 0;
   metadataIsAway = false;
   /** In the source's log, and not applied by its new leader yet. */
   unapplied: MigrationStep[] = [];
@@ -51,9 +53,11 @@ export class DrivenMigration {
       log: () => undefined,
       order: () => this.order,
       stepAtTarget: async (_target, steps, slots) => {
-        if (this.targetIsAway) throw away('the target');
+        if (this.isTargetAway()) throw away('the target');
         for (const step of steps) await this.two.step(this.two.target, step);
         await this.afterTarget();
+        if (this.targetMs > 0)
+          await new Promise<void>((resolve) => clock.after(this.targetMs, resolve));
         return new Map(slots.map((each) => [each, this.two.stateAt(this.two.target, each)]));
       },
       tell: (command) => {

@@ -103,7 +103,7 @@ describe('the driver of a migration', () => {
       migration.change({ bytesPerSecond: 100_000 });
       migration.begin();
       await migration.pass(1000);
-      migration.targetIsAway = true;
+      migration.isTargetAway = () => true;
       await migration.until(() => migration.told.length > 0);
       expect(kindsOf(migration)).to.deep.equal(['failMigration']);
       expect(migration.told[0])
@@ -112,7 +112,7 @@ describe('the driver of a migration', () => {
       await migration.pass(5000);
       expect(migration.atSource).to.equal(SlotOwnership.owned);
       expect(migration.atTarget).to.equal(SlotOwnership.importing);
-      migration.targetIsAway = false;
+      migration.isTargetAway = () => false;
       await migration.until(() => migration.ended);
       expect(kindsOf(migration)).to.deep.equal(['failMigration', 'endMigration']);
       expect(migration.atTarget).to.equal(SlotOwnership.absent);
@@ -127,6 +127,21 @@ describe('the driver of a migration', () => {
       migration.begin();
       await migration.until(() => migration.ended, 120_000);
       expect(kindsOf(migration)).to.deep.equal(['moveSlots']);
+    }));
+
+  it('D32: a target that was away for longer than slots may be frozen is given time to answer after the handover', () =>
+    driven({ keys: 3, size: 10 }, async (migration) => {
+      migration.change({ freezeMsMax: 500 });
+      migration.targetMs = 50;
+      migration.isTargetAway = () => migration.atSource === SlotOwnership.handedOver;
+      migration.begin();
+      await migration.until(migration.isTargetAway);
+      await migration.pass(5000);
+      expect(migration.atTarget).to.equal(SlotOwnership.ready);
+      migration.isTargetAway = () => false;
+      expect(await migration.until(() => migration.ended)).to.be.below(1000);
+      expect(kindsOf(migration)).to.deep.equal(['moveSlots']);
+      expect(migration.atTarget).to.equal(SlotOwnership.owned);
     }));
 
   it('gives up when the changes do not become fewer, and does not stop the writers again and again', () =>
