@@ -43,8 +43,12 @@ export interface MigrationDriverOptions {
   readonly tell: (command: MetaCommand) => Promise<void>;
 }
 
-/** Slots that go together, and are frozen at one time: no more than one chunk holds, unless one alone is larger. */
+/**
+ * Slots that go together, and are frozen at one time, after all of them were copied. Each batch costs seven
+ * entries in three logs, one after the other; a larger one costs its slots a longer copy, not a longer freeze.
+ */
 const batchSlotsMax = 256;
+const batchBytesMax = 2 * 1024 * 1024;
 /** Slots in one command that ends an export or an import. */
 const endingSlotsMax = 512;
 /** More would hold the log and the event loop of the target for too long. */
@@ -240,7 +244,7 @@ export class MigrationDriver {
   private async begin(order: MigrationOrder): Promise<boolean> {
     const { id, shard } = this.options;
     const batch: Slot[] = [];
-    let [bytes, keys] = [0, 0];
+    let bytes = 0;
     let stayed: Slot | undefined;
     for (const slot of slotsOf(order.slots)) {
       const state = shard.slotState(slot);
@@ -248,9 +252,8 @@ export class MigrationDriver {
       if (state.ended >= id) stayed ??= slot;
       else {
         bytes += state.bytes;
-        keys += state.keys;
-        const isFull = bytes > chunkBytesMax || keys > chunkRecordsMax;
-        if (batch.length > 0 && (batch.length >= batchSlotsMax || isFull)) break;
+        const isFull = batch.length >= batchSlotsMax || bytes > batchBytesMax;
+        if (batch.length > 0 && isFull) break;
         batch.push(slot);
       }
     }
