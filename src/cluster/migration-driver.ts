@@ -15,6 +15,7 @@ import type { Log } from '../observe/log.js';
 import type { Slot } from '../router/slot.js';
 import {
   bareTerms,
+  bytesOfParts,
   noTerms,
   type ChunkPart,
   type MigrationStep,
@@ -293,7 +294,7 @@ export class MigrationDriver {
     const parts = await this.nextParts(slots);
     if (copied) {
       this.rounds++;
-      this.roundBytes = sizeOf(parts);
+      this.roundBytes = bytesOfParts(parts);
     }
     if (parts.length > 0) await this.send(order, parts, slots, {});
     else await this.open(order, slots);
@@ -331,7 +332,7 @@ export class MigrationDriver {
       const part = await this.nextPart(slot, { bytesMax: bytes, lengthMax: records });
       if (part === undefined) continue;
       parts.push(part);
-      bytes -= bytesOf(part);
+      bytes -= bytesOfParts([part]);
       records -= part.records.length;
     }
     return parts;
@@ -364,7 +365,7 @@ export class MigrationDriver {
       after = [],
     }: Readonly<Partial<Record<'before' | 'after', readonly MigrationStep[]>>>,
   ): Promise<void> {
-    const bytes = sizeOf(parts);
+    const bytes = bytesOfParts(parts);
     const { id } = this.options;
     const chunk: MigrationStep = { kind: 'chunk', id, peer: this.sourceId, parts };
     const steps = parts.length === 0 ? [] : [chunk];
@@ -578,17 +579,6 @@ export class MigrationDriver {
 
 function notActivated(slot: Slot): KvError {
   return notYet(`the target has not activated slot ${slot} yet`);
-}
-
-function sizeOf(parts: readonly ChunkPart[]): number {
-  return parts.reduce((sum, part) => sum + bytesOf(part), 0);
-}
-
-function bytesOf({ records }: ChunkPart): number {
-  return records.reduce(
-    (sum, { key, stored }) => sum + key.byteLength + (stored?.byteLength ?? 0),
-    0,
-  );
 }
 
 function sumOf(states: readonly SlotState[], what: 'keys' | 'bytes'): number {

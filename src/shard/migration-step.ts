@@ -120,6 +120,14 @@ export function bareTerms(slots: Iterable<Slot>): readonly SlotTerms[] {
   return Array.from(slots, (slot) => ({ slot, ...noTerms }));
 }
 
+/** Keys and values that they bring. */
+export function bytesOfParts(parts: readonly ChunkPart[]): number {
+  let bytes = 0;
+  for (const { records } of parts)
+    for (const { key, stored } of records) bytes += key.byteLength + (stored?.byteLength ?? 0);
+  return bytes;
+}
+
 export function encodeStep(writer: ByteWriter, step: MigrationStep): void {
   writer.u8(step.kind === 'chunk' ? chunkCode : stepCodes[step.kind]);
   writer.u64(step.id);
