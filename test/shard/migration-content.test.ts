@@ -311,6 +311,21 @@ describe('the copy of a slot', () => {
     }
   });
 
+  it('D22: tells the target of what expires while it is copied', async () => {
+    const two = new TwoShards([slot]);
+    await two.source.one(write(put('{s}a', 'v', { ttlMs: 10 })));
+    await two.begin();
+    await two.copyAll();
+    await two.source.apply([encodeExpire(await two.source.dueOf(slot), 2000)]);
+    await two.copyAll();
+    expect(two.stateAt(two.target)).to.include({ keys: 0, sum: 0 });
+    expect(two.stateAt(two.target).migration?.through).to.equal(2);
+    await two.freeze(2000);
+    await two.seal();
+    expect((await two.handover()).differing).to.deep.equal([]);
+    expect(two.stateAt(two.source).ownership).to.equal(SlotOwnership.handedOver);
+  });
+
   it('begins with nothing, also where the slot was before', async () => {
     const two = new TwoShards([slot]);
     await two.source.one(write(put('{s}a', 'v')));
