@@ -180,6 +180,16 @@ export class ClientPort {
       gauges: [
         ['client_connections', 'Open', () => this.listener?.connections ?? 0],
         ['client_requests_waiting', 'Calls that wait for an answer', () => this.deadlines.size],
+        [
+          'migrations_driven',
+          'Migrations whose source is led by this node',
+          () => this.options.picture.migrationsDriven,
+        ],
+        [
+          'slots_in_migration',
+          'On their way to or from replicas on this node',
+          () => this.options.picture.slotsInMigration,
+        ],
         ['disk_free_bytes', 'Of the data directory', () => disk.freeBytes],
         ['disk_reserve_bytes', 'Below it writes are refused', () => disk.reserveBytes],
       ],

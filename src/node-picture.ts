@@ -49,6 +49,14 @@ export class NodePicture {
     return undefined;
   }
 
+  get migrationsDriven(): number {
+    return this.parts.shards.all().reduce((sum, { id }) => sum + [...this.exportsOf(id)].length, 0);
+  }
+
+  get slotsInMigration(): number {
+    return this.parts.shards.all().reduce((sum, { shard }) => sum + shard.slotsInMigration.size, 0);
+  }
+
   *knownLeaders(): Iterable<KnownLeader> {
     for (const { id, group } of this.parts.shards.all()) {
       const { leaderNode: node, term } = group;

@@ -1,11 +1,18 @@
 /** `quorate cluster rebalance`: every shard gets its share of the slots. */
-import type { PlanRebalanceReply } from '../../proto/messages.js';
-import type { QuorateClient } from '../client/index.js';
+import type { PlannedMove, PlanRebalanceReply, SlotFigures } from '../../proto/messages.js';
+import { KvError, type QuorateClient } from '../client/index.js';
 import { countSlots, joinSpans } from '../router/slot-spans.js';
 import { carryOut } from './metadata-change.js';
 import { followMigrations } from './migration-progress.js';
 import { parseInteger, parseNumber, type ClientFlags } from './options.js';
-import { formatCount, printJson, printTable, UsageError } from './output.js';
+import {
+  formatAge,
+  formatBytes,
+  formatCount,
+  printJson,
+  printTable,
+  UsageError,
+} from './output.js';
 import { briefSlots } from './slot-list.js';
 
 export interface RebalanceFlags extends ClientFlags {
@@ -21,8 +28,12 @@ export async function rebalance(client: QuorateClient, flags: RebalanceFlags): P
     thresholdPercent: parseNumber('--threshold', flags.threshold),
   });
   const isDry = flags.dryRun === true;
-  if (flags.output === 'table') printPlan(plan);
-  else if (isDry) printJson(plan);
+  if (flags.output === 'table') {
+    const { settings } = await client.topology();
+    const rate = settings.find(({ name }) => name === 'migrationBytesPerSecond')?.value ?? 1;
+    printPlan(plan, await bytesOf(client, plan.moves), rate);
+  }
+  if (isDry && flags.output === 'json') printJson(plan);
   if (isDry) return;
   const { leftOff } = plan;
   // What is 0 in a message is no field of its own, and would be missing in the command.
@@ -56,7 +67,40 @@ function weightsOf(text: string | undefined): readonly { shardId: number; weight
   });
 }
 
-function printPlan({ moves, shares }: PlanRebalanceReply): void {
+/** Of each move, by what the leaders of the sources say; undefined: one of them does not answer. */
+async function bytesOf(
+  client: QuorateClient,
+  moves: readonly PlannedMove[],
+): Promise<readonly (number | undefined)[]> {
+  const sizes = new Map<number, readonly SlotFigures[]>();
+  for (const shardId of new Set(moves.map(({ source }) => source))) {
+    try {
+      const { slots } = await client.shardFigures({ shardId, withSlots: true });
+      sizes.set(shardId, slots);
+    } catch (error) {
+      // Without a leader just now: the plan is shown without its bytes.
+      if (!(error instanceof KvError)) throw error;
+    }
+  }
+  return moves.map(({ source, slots }) => {
+    const known = sizes.get(source);
+    if (known === undefined) return undefined;
+    return known
+      .filter(({ slot }) => slots.some(({ first, last }) => slot >= first && slot <= last))
+      .reduce((sum, { bytes }) => sum + bytes, 0);
+  });
+}
+
+/** At the rate that one migration keeps to; migrations of different shards run at the same time. */
+function secondsFor(bytes: number, rate: number): string {
+  return `${formatAge((1000 * bytes) / Math.max(1, rate))} at least`;
+}
+
+function printPlan(
+  { moves, shares }: PlanRebalanceReply,
+  bytes: readonly (number | undefined)[],
+  rate: number,
+): void {
   const changing = shares.filter(({ slots, share }) => slots !== share);
   if (moves.length === 0) {
     console.log(
@@ -78,13 +122,18 @@ function printPlan({ moves, shares }: PlanRebalanceReply): void {
   );
   console.log('');
   printTable(
-    ['from', 'to', 'count', 'slots'],
-    moves.map(({ source, target, slots }) => [
-      `shard ${source}`,
-      `shard ${target}`,
-      formatCount(countSlots(slots)),
-      briefSlots(slots),
-    ]),
+    ['from', 'to', 'count', 'bytes', 'takes', 'slots'],
+    moves.map(({ source, target, slots }, n) => {
+      const size = bytes[n];
+      return [
+        `shard ${source}`,
+        `shard ${target}`,
+        formatCount(countSlots(slots)),
+        size === undefined ? '?' : formatBytes(size),
+        size === undefined ? '?' : secondsFor(size, rate),
+        briefSlots(slots),
+      ];
+    }),
   );
   const total = moves.reduce((sum, { slots }) => sum + countSlots(slots), 0);
   console.log(
