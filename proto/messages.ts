@@ -233,14 +233,19 @@ export interface TopologyReply {
 }
 
 export interface PlanRebalanceRequest {
-  weights?: readonly { shardId: number; weight: number }[];
-  thresholdPercent?: number;
+  weights: ShardWeight[];
+  thresholdPercent: number;
+}
+
+export interface ShardWeight {
+  shardId: number;
+  weight: number;
 }
 
 export interface PlanRebalanceReply {
   version: number;
   moves: PlannedMove[];
-  shares: ShardShareInfo[];
+  shares: ShardShare[];
   leftOff: number;
 }
 
@@ -250,7 +255,7 @@ export interface PlannedMove {
   target: number;
 }
 
-export interface ShardShareInfo {
+export interface ShardShare {
   shardId: number;
   weight: number;
   slots: number;

@@ -66,7 +66,7 @@ export function adminMethods(options: AdminServiceOptions): AdminMethods {
     },
     PlanRebalance: (request) =>
       new Promise((resolve) => {
-        resolve(rebalanceReply(options.topology(), request));
+        resolve(rebalanceReply(options.topology(), request as PlanRebalanceRequest));
       }),
     TransferLeader: (request, forwarded) =>
       door.transferLeader(request as TransferLeaderRequest, forwarded),
@@ -82,7 +82,7 @@ export function adminMethods(options: AdminServiceOptions): AdminMethods {
 /** Throws KvError for options that make no sense. */
 function rebalanceReply(
   topology: Topology,
-  { weights = [], thresholdPercent = 0 }: PlanRebalanceRequest,
+  { weights, thresholdPercent }: PlanRebalanceRequest,
 ): PlanRebalanceReply {
   if (topology.version === 0)
     throw invalid('there is no cluster yet: begin with `quorate cluster init`');

@@ -1,5 +1,10 @@
 /** `quorate cluster rebalance`: every shard gets its share of the slots. */
-import type { PlannedMove, PlanRebalanceReply, SlotFigures } from '../../proto/messages.js';
+import type {
+  PlannedMove,
+  PlanRebalanceReply,
+  ShardWeight,
+  SlotFigures,
+} from '../../proto/messages.js';
 import { KvError, type QuorateClient } from '../client/index.js';
 import { countSlots, joinSpans } from '../router/slot-spans.js';
 import { carryOut } from './metadata-change.js';
@@ -54,7 +59,7 @@ export async function rebalance(client: QuorateClient, flags: RebalanceFlags): P
 }
 
 /** '1=100,2=50'. */
-function weightsOf(text: string | undefined): readonly { shardId: number; weight: number }[] {
+function weightsOf(text: string | undefined): ShardWeight[] {
   if (text === undefined) return [];
   return text.split(',').map((part) => {
     const [shard = '', weight, more] = part.split('=');
