@@ -45,8 +45,8 @@ export interface MigrationDriverOptions {
 }
 
 /**
- * Slots that go together, and are frozen at one time, after all of them were copied. Each batch costs seven
- * entries in three logs, one after the other; a larger one costs its slots a longer copy, not a longer freeze.
+ * Slots that go together, and are frozen at one time, after all of them were copied. Each batch costs eight
+ * entries or more in three logs, one after the other; a larger one costs its slots a longer copy, not a longer freeze.
  */
 const batchSlotsMax = 256;
 const batchBytesMax = 2 * 1024 * 1024;
