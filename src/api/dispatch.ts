@@ -6,9 +6,8 @@
 import type { ErrorDetail } from '../../proto/messages.js';
 import { KvError, type ErrorCode } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
-import type { KeyValue, Write, WriteResult } from '../shard/command.js';
-import type { Written } from '../shard/shard.js';
-import type { SlotPosition } from '../shard/slot-position.js';
+import type { Write, WriteResult } from '../shard/command.js';
+import type { ReadResult, ScanPage, ScanPageRequest, Written } from '../shard/shard.js';
 import type { Slot } from '../router/slot.js';
 import { refusalError } from './convert.js';
 import type { Forwarder } from './forwarder.js';
@@ -21,38 +20,7 @@ const retryMs = 15;
 /** A shard without a leader for this long: the client is told, instead of being kept waiting. */
 const leaderlessMsMax = 5000;
 
-export interface ReadResult {
-  /** In the order of the keys; of a key that is refused it means nothing. */
-  readonly values: readonly (KeyValue | undefined)[];
-  /** Keys, by their place, whose slots are not served there, or not just now; not all of them. */
-  readonly refused: ReadonlyMap<number, KvError>;
-  /** Of the slots of the keys, in their order. */
-  readonly positions: readonly SlotPosition[];
-  /** 0: the replica does not lead. */
-  readonly logTimeMs: number;
-}
-
-export interface ScanPageRequest {
-  readonly prefix: Uint8Array;
-  /** Only this slot; undefined: all, in order. */
-  readonly slot: Slot | undefined;
-  /** Of an earlier page; undefined: from the beginning, or after `afterKey`. */
-  readonly cursor: Uint8Array | undefined;
-  readonly afterKey: Uint8Array | undefined;
-  readonly bytesMax: number;
-  readonly lengthMax: number;
-  readonly keysOnly: boolean;
-  readonly level: Level;
-}
-
-export interface ScanPage {
-  readonly kvs: readonly KeyValue[];
-  /** Goes on after this page. */
-  readonly cursor: Uint8Array;
-  readonly done: boolean;
-  readonly positions: readonly SlotPosition[];
-  readonly logTimeMs: number;
-}
+export type { ReadResult, ScanPage, ScanPageRequest } from '../shard/shard.js';
 
 /** What the dispatch needs of this node's replica of a shard. Callbacks are called exactly once. */
 export interface ShardAccess {

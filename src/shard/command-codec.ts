@@ -17,6 +17,7 @@
  *   key, value  = length u32, bytes
  */
 import { ByteReader, ByteWriter } from '../bytes.js';
+import type { SlotSpan } from '../router/slot-spans.js';
 import { decodeStep, encodeStep, type MigrationStep } from './migration-step.js';
 import type {
   Compare,
@@ -66,12 +67,6 @@ export type Command =
   /** Changes nothing but log time: every replica takes the hash of its state where it stands. */
   | { readonly kind: 'hash'; readonly logTimeMs: number }
   | { readonly kind: 'step'; readonly logTimeMs: number; readonly step: MigrationStep };
-
-/** Slots from `first` to `last`, both included. */
-export interface SlotSpan {
-  readonly first: number;
-  readonly last: number;
-}
 
 /** A command of an unknown version or kind: this program is too old for the log, and must stop (D16). */
 export class UnknownCommand extends Error {

@@ -16,16 +16,10 @@ import { ByteReader, ByteWriter } from '../bytes.js';
 import type { Applied, Leadership, StateMachine } from '../group/state-machine.js';
 import type { Clock } from '../observe/clock.js';
 import { slot as slotNumber, slotOf, type Slot } from '../router/slot.js';
+import type { SlotSpan } from '../router/slot-spans.js';
 import { ApplyRun, keysOfWrite, slotOfWrite } from './apply-run.js';
 import type { RecordKind } from './change-index.js';
-import {
-  decodeCommand,
-  decodeSpans,
-  encodeSpans,
-  isHash,
-  type Command,
-  type SlotSpan,
-} from './command-codec.js';
+import { decodeCommand, decodeSpans, encodeSpans, isHash, type Command } from './command-codec.js';
 import type { CommandResult } from './command.js';
 import { DueTimes, firstDue } from './expiry-index.js';
 import { clearLitter } from './litter.js';

@@ -16,7 +16,9 @@ const slotsPerPageMax = 2048;
 
 export interface ScanPageRequest {
   readonly prefix: Uint8Array;
+  /** Only this slot; undefined: all, in order. */
   readonly slot: Slot | undefined;
+  /** Of an earlier page; undefined: from the beginning, or after `afterKey`. */
   readonly cursor: Uint8Array | undefined;
   readonly afterKey: Uint8Array | undefined;
   readonly bytesMax: number;
@@ -27,6 +29,7 @@ export interface ScanPageRequest {
 
 export interface ScanPage {
   readonly kvs: readonly KeyValue[];
+  /** Goes on after this page. */
   readonly cursor: Uint8Array;
   readonly done: boolean;
   /** Of the slots that were looked at and ever written. */

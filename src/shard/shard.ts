@@ -8,14 +8,9 @@ import type { Group } from '../group/group.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { Slot } from '../router/slot.js';
+import type { SlotSpan } from '../router/slot-spans.js';
 import { routingRefusal, slotOfWrite } from './apply-run.js';
-import {
-  encodeFound,
-  encodeHash,
-  encodeMigrationStep,
-  encodeWrites,
-  type SlotSpan,
-} from './command-codec.js';
+import { encodeFound, encodeHash, encodeMigrationStep, encodeWrites } from './command-codec.js';
 import type { CommandResult, Write, WriteResult } from './command.js';
 import { ExpirySweep } from './expiry-sweep.js';
 import { LogTime } from './log-time.js';

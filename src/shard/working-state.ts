@@ -12,7 +12,8 @@ import {
   type SlotPlace,
 } from '../../storage/index.js';
 import type { Slot } from '../router/slot.js';
-import type { Due, SlotSpan } from './command-codec.js';
+import type { SlotSpan } from '../router/slot-spans.js';
+import type { Due } from './command-codec.js';
 import { addSum, recordSum, subtractSum } from './content-sum.js';
 import { DueTimes, expiryKey } from './expiry-index.js';
 import type { Overlay } from './overlay.js';

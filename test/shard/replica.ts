@@ -14,7 +14,8 @@ import {
   type Engine,
 } from '../../storage/index.js';
 import { slotOf, type Slot } from '../../src/router/slot.js';
-import { encodeWrites, type Due, type SlotSpan } from '../../src/shard/command-codec.js';
+import type { SlotSpan } from '../../src/router/slot-spans.js';
+import { encodeWrites, type Due } from '../../src/shard/command-codec.js';
 import type { CommandResult, KeyValue, Write, WriteResult } from '../../src/shard/command.js';
 import { isExpired, keyValue } from '../../src/shard/apply-run.js';
 import { firstDue } from '../../src/shard/expiry-index.js';
