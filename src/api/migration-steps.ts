@@ -41,7 +41,8 @@ export async function stepHere(
   const wrong = slots.find((slot) => slot >= slotCount);
   if (wrong !== undefined) throw invalid(`slot ${wrong}: slots are 0 to ${slotCount - 1}`);
   if (isDiskFull && decoded.some(({ kind }) => kind === 'chunk')) throw diskFull();
-  // One after the other in the log, and all on their way at once.
+  // One after the other in the log, and all on their way at once. The states may be later ones than those
+  // right behind the steps: the source takes each for what it says, not for what it asked.
   await Promise.all(decoded.map((step) => shard.step(step)));
   return { states: slots.map((slot) => encodeSlotState(shard.slotState(slot as Slot))) };
 }
@@ -57,7 +58,10 @@ function stateOf(bytes: Uint8Array): SlotState {
   try {
     return decodeSlotState(bytes);
   } catch (error) {
-    throw invalid(`the target said what this node does not understand: ${String(error)}`);
+    throw invalid(
+      'the target said what this node does not understand, as a newer version does: bring all nodes to ' +
+        `one version, then it goes on (${String(error)})`,
+    );
   }
 }
 
@@ -70,7 +74,10 @@ function stepOf(bytes: Uint8Array): MigrationStep {
     // In the log a record that cannot be read would stop every replica of the shard, for ever (D16).
     if (step.kind === 'chunk') for (const part of step.parts) checkRecords(part.records);
   } catch (error) {
-    throw invalid(`a migration step that this node does not know: ${String(error)}`);
+    throw invalid(
+      'a migration step that this node does not know, as a newer source sends: bring all nodes to one ' +
+        `version, then it goes on (${String(error)})`,
+    );
   }
   if (sourceSteps.has(step.kind))
     throw invalid(`the step ${step.kind} is the source's own: nobody else may ask for it`);

@@ -260,7 +260,9 @@ export class MigrationDriver {
     }
     if (batch.length === 0) {
       if (stayed !== undefined && order.canFail)
-        await this.fail(`slot ${stayed} was not handed over, and stays`);
+        await this.fail(
+          `slot ${stayed} was not handed over and stays: start another migration for it`,
+        );
       return false;
     }
     this.target.forget();

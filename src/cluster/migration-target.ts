@@ -63,7 +63,10 @@ export class MigrationTarget {
       if (report === undefined || this.part(slot) !== undefined) continue;
       if (report.ownership === SlotOwnership.handedOver)
         throw notYet(`the target still holds what it gave away of slot ${slot}`);
-      return `the target does not take slot ${slot}: it has it already, or has ended this migration`;
+      return (
+        `the target does not take slot ${slot}: it has it already, or has ended this migration; look at ` +
+        `quorate slot show ${slot}, then start another one`
+      );
     }
     return undefined;
   }

@@ -20,7 +20,7 @@ export function notServed(state: SlotState): KvError {
     });
   }
   const shardId = goneTo(state);
-  return new KvError('the slot of this key is not owned by this shard', {
+  return new KvError('the slot of this key is not owned by this shard: go to its owner', {
     code: 'KV_WRONG_SHARD',
     outcome: 'notApplied',
     ...(shardId === undefined ? {} : { shardId, slotEpoch: state.epoch }),
