@@ -221,8 +221,11 @@ describe('a scan of a client', () => {
       for (const node of nodes) node.onUnary = () => refusal('KV_UNAVAILABLE');
       const scan = client.scan({}, { timeoutMs: 300 });
       const error = await errorOf(scan.next());
-      expect([error.code, error.outcome]).to.deep.equal(['KV_UNAVAILABLE', 'notApplied']);
-      expect(new Set(error.fields.attempts?.map(({ endpoint }) => endpoint)).size).to.equal(2);
+      // The timeout may run out while an answer is awaited, or between two of them.
+      expect(['KV_UNAVAILABLE', 'KV_DEADLINE']).to.include(error.code);
+      expect(error.outcome).to.equal('notApplied');
+      const refused = error.fields.attempts?.filter(({ code }) => code === 'KV_UNAVAILABLE');
+      expect(new Set(refused?.map(({ endpoint }) => endpoint)).size).to.equal(2);
     }));
 
   it('gives every key once and in order, whatever moves and fails between two pages', async () => {
