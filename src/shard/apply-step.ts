@@ -94,12 +94,13 @@ function handover(place: Place, terms: SlotTerms): 'differs' | undefined {
   const { logTimeMs } = found?.migration ?? {};
   if (found?.slot.change !== terms.change || logTimeMs !== terms.logTimeMs) return undefined;
   const { slot, migration } = found;
-  place.state.forgetChanges(place.slot, migration);
   slot.ended = place.id;
   if (slot.keys !== terms.keys || slot.sum !== terms.sum) {
+    place.state.forgetChanges(place.slot, migration);
     stayHere(place, slot);
     return 'differs';
   }
+  // Its data and change index go when the target serves: requests wait now.
   slot.ownership = SlotOwnership.handedOver;
   slot.epoch++;
   return undefined;
@@ -204,7 +205,7 @@ function activate(place: Place, { epoch, change }: SlotTerms): undefined {
   const { slot, migration } = found;
   // What the source hid by its log time must stay hidden here.
   place.state.logTimeMs = Math.max(place.state.logTimeMs, migration.logTimeMs);
-  place.state.forgetTombstones(place.slot, migration);
+  if (migration.buried) place.state.forgetTombstones(place.slot);
   slot.ownership = SlotOwnership.owned;
   slot.epoch = epoch;
   slot.ended = place.id;
@@ -242,6 +243,7 @@ function migrationAt({ id, peer }: Place, change: number): SlotMigration {
     logTimeMs: 0,
     copied: false,
     through: change,
+    buried: false,
     cursor: new Uint8Array(),
   };
 }

@@ -77,6 +77,7 @@ function liveControl(
   switch (ownership) {
     case SlotOwnership.exporting:
     case SlotOwnership.frozen:
+    case SlotOwnership.handedOver:
       return changesOf(prefix, place, migration?.id ?? 0);
     case SlotOwnership.importing:
     case SlotOwnership.ready:

@@ -171,7 +171,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
     if (state.founding !== undefined && state.founding !== founding)
       batch.put(machineKey(prefix, foundingName), encodeFounding(state.founding));
     this.working = state;
-    return { results, clears: state.clears };
+    return { results, clears: state.clears() };
   }
 
   /** The batch is in the engine: what readers see moves on, in one step with the data (D23). */

@@ -4,12 +4,12 @@
  *
  *   slot      = version u8, ownership u8, epoch u64, instance u64, change number u64, flags u8 (1
  *               expiring), keys u64, bytes u64, sum u64, ended u64, flag u8, [migration]
- *   migration = id u64, peer u32, from u64, log time u64, copied u8, through u64, cursor (length u32,
- *               bytes)
+ *   migration = id u64, peer u32, from u64, log time u64, copied u8, through u64, buried u8, cursor
+ *               (length u32, bytes)
  */
 import { ByteReader, ByteWriter } from '../bytes.js';
 
-const version = 2;
+const version = 3;
 
 /**
  * The states of a slot at one shard. Source: owned -> exporting -> frozen -> handedOver -> absent;
@@ -40,6 +40,8 @@ export interface SlotMigration {
   readonly copied: boolean;
   /** Target: it has every change up to this one, once the scan is at its end. */
   readonly through: number;
+  /** Target: it has tombstones. */
+  readonly buried: boolean;
   /** Target: where the scan goes on; empty: at the beginning. */
   readonly cursor: Uint8Array;
 }
@@ -134,6 +136,7 @@ export function encodeSlotState(state: SlotState): Uint8Array {
   writer.u64(migration.logTimeMs);
   writer.bool(migration.copied);
   writer.u64(migration.through);
+  writer.bool(migration.buried);
   writer.sized(migration.cursor);
   return writer.take();
 }
@@ -171,6 +174,7 @@ function decodeMigration(reader: ByteReader): SlotMigration {
     logTimeMs: reader.u64(),
     copied: reader.bool(),
     through: reader.u64(),
+    buried: reader.bool(),
     cursor: reader.sized(),
   };
 }

@@ -8,6 +8,7 @@ import {
   KeyKind,
   kindRange,
   slotKey,
+  slotRange,
   type KeyRange,
   type SlotPlace,
 } from '../../storage/index.js';
@@ -53,8 +54,10 @@ export class WorkingState {
   founding: readonly SlotSpan[] | undefined;
   readonly changed = new Map<Slot, EditedSlot>();
   readonly due = new DueTimes();
-  /** Of instances and indexes that died in this batch; none of them is ever written again (D25, D26). */
-  readonly clears: KeyRange[] = [];
+  /** Slots whose data died in this batch. */
+  private readonly emptied: (SlotPlace & { readonly slot: Slot })[] = [];
+  /** Indexes that did. */
+  private readonly forgotten: KeyRange[] = [];
   private readonly overlay: Overlay;
   private readonly before: WorkingStateOptions['before'];
 
@@ -94,9 +97,10 @@ export class WorkingState {
   /** The slot's data is dead: nobody reads it, and its instance number never comes back. */
   forgetData(slot: Slot): void {
     const state = this.edit(slot);
+    const { bytes, expiring, migration, change } = state;
+    const indexed = migration !== undefined && (migration.buried || change > migration.from);
     // Of a slot that was never written there is nothing to clear.
-    if (state.bytes > 0 || state.expiring || hasChanged(state.migration))
-      this.clears.push(instanceRange(this.prefix, this.place(slot)));
+    if (bytes > 0 || expiring || indexed) this.emptied.push({ slot, instance: state.instance });
     this.keys -= state.keys;
     Object.assign(state, { instance: 0, expiring: false, keys: 0, bytes: 0, sum: 0 });
   }
@@ -104,13 +108,46 @@ export class WorkingState {
   /** The change index of a migration that has ended. */
   forgetChanges(slot: Slot, { id, from }: SlotMigration): void {
     if (this.slot(slot).change > from)
-      this.clears.push(changesOf(this.prefix, this.place(slot), id));
+      this.forgotten.push(changesOf(this.prefix, this.place(slot), id));
   }
 
-  /** Only changes bring any. */
-  forgetTombstones(slot: Slot, migration: SlotMigration): void {
-    if (hasChanged(migration))
-      this.clears.push(kindRange(this.prefix, this.place(slot), KeyKind.tombstone));
+  forgetTombstones(slot: Slot): void {
+    this.forgotten.push(kindRange(this.prefix, this.place(slot), KeyKind.tombstone));
+  }
+
+  /**
+   * To be dropped when the batch is written and before the next one (D26). Dead instances are never
+   * written again (D25); of slots that are not here now whatever lies there is dead, so neighbours go
+   * as one range: a range costs the event loop 0.1 ms, and hundreds of slots leave together.
+   */
+  clears(): readonly KeyRange[] {
+    const ranges = [...this.forgotten];
+    let run: { first: Slot; last: Slot } | undefined;
+    const endRun = (): void => {
+      if (run === undefined) return;
+      const { start } = slotRange(this.prefix, run.first);
+      ranges.push({ start, end: slotRange(this.prefix, run.last).end });
+      run = undefined;
+    };
+    for (const place of this.emptied.toSorted((a, b) => a.slot - b.slot)) {
+      if (!this.isAbsent(place.slot)) ranges.push(instanceRange(this.prefix, place));
+      else if (run !== undefined && this.areAbsent(run.last, place.slot)) run.last = place.slot;
+      else {
+        endRun();
+        run = { first: place.slot, last: place.slot };
+      }
+    }
+    endRun();
+    return ranges;
+  }
+
+  private isAbsent(slot: Slot): boolean {
+    return this.slot(slot).ownership === SlotOwnership.absent;
+  }
+
+  private areAbsent(first: Slot, last: Slot): boolean {
+    for (let slot = first + 1; slot < last; slot++) if (!this.isAbsent(slot as Slot)) return false;
+    return true;
   }
 
   // ---- records
@@ -177,6 +214,8 @@ export class WorkingState {
     const stored = Buffer.alloc(8);
     stored.writeBigUInt64BE(BigInt(change));
     this.overlay.put(tombstoneKey(this.prefix, this.place(slot), kind, key), stored);
+    const { migration } = this.slot(slot);
+    if (migration?.buried === false) this.edit(slot).migration = { ...migration, buried: true };
   }
 
   // ---- expiry index
@@ -191,11 +230,6 @@ export class WorkingState {
   unschedule(slot: Slot, due: Omit<Due, 'slot'>): void {
     this.overlay.delete(expiryKey(this.prefix, this.place(slot), { ...due, slot }));
   }
-}
-
-/** The target has been told changes, not only a copy. */
-function hasChanged(migration: SlotMigration | undefined): boolean {
-  return migration !== undefined && migration.through > migration.from;
 }
 
 export function tombstoneKey(

@@ -126,6 +126,7 @@ describe('codecs of the shard', () => {
         logTimeMs: 2 ** 41,
         copied: true,
         through: 2 ** 36,
+        buried: true,
         cursor: Buffer.from('k'),
       };
       for (const each of [undefined, migration]) {
@@ -246,7 +247,7 @@ describe('codecs of the shard', () => {
     const state = encodeSlotState({ ...firstSlotState, change: 0 });
     state[0] = 9;
     expect(() => decodeSlotState(state)).to.throw(RangeError, 'slot state of version 9');
-    state[0] = 2;
+    state[0] = 3;
     state[1] = 7;
     expect(() => decodeSlotState(state)).to.throw(RangeError, 'slot ownership 7');
     expect(() => decodeResult(Buffer.from([77]))).to.throw(RangeError, 'result kind 77');

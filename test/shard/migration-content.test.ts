@@ -1,10 +1,11 @@
 import { expect } from 'chai';
 import { KeyKind } from '../../storage/index.js';
 import { slotCount, slotOf, type Slot } from '../../src/router/slot.js';
-import { encodeExpire, encodeTime } from '../../src/shard/command-codec.js';
+import { encodeExpire, encodeMigrationStep, encodeTime } from '../../src/shard/command-codec.js';
 import type { Write } from '../../src/shard/command.js';
-import { noTerms, type ChunkPart } from '../../src/shard/migration-step.js';
+import { bareTerms, noTerms, type ChunkPart } from '../../src/shard/migration-step.js';
 import { SlotOwnership } from '../../src/shard/slot-state.js';
+import { encodeValue } from '../../src/shard/value-codec.js';
 import { bytes, increment, put, remove, session, transaction, write } from './command-texts.js';
 import { contentOf } from './slot-content.js';
 import { reportOf, TwoShards } from './two-shards.js';
@@ -300,15 +301,61 @@ describe('the copy of a slot', () => {
       if (end === 'endExport') await two.say(two.source, 'endExport');
       else if (end === 'handover') await two.tell(two.source, 'handover', [report]);
       else await two.tell(two.source, 'handover', [{ ...report, keys: report.keys + 1 }]);
-      expect(await two.source.count('{s}', KeyKind.change), end).to.equal(0);
       if (end === 'handover') {
         await two.activate();
+        await two.say(two.source, 'collect');
         expect(await two.target.count('{s}', KeyKind.tombstone), end).to.equal(0);
       } else {
         expect(two.stateAt(two.source)).to.include({ ownership: SlotOwnership.owned, ended: 1 });
         expect(two.stateAt(two.source).migration).to.equal(undefined);
       }
+      expect(await two.source.count('{s}', KeyKind.change), end).to.equal(0);
     }
+  });
+
+  it('D26: drops neighbours that leave together as one range, and nothing of those that stay', async () => {
+    const all = Array.from({ length: 8 }, (_, n) => slotOf(bytes(tagOf(n))));
+    const leaving = all.filter((_, n) => n !== 3);
+    const two = new TwoShards(leaving);
+    for (const n of [0, 1, 2, 3, 4, 6, 7]) await two.source.one(write(put(`${tagOf(n)}a`, 'v')));
+    await two.migrate();
+    // 0 to 2, and 4 to 7: what lies between slots that are not here is dead.
+    expect(two.source.clears).to.have.length(2);
+    expect(await two.source.get(`${tagOf(3)}a`)).to.include({ revision: 1 });
+    for (const of of leaving) expect((await contentOf(two.source, of)).dead).to.deep.equal([]);
+    for (const n of [0, 1, 2, 4, 6, 7])
+      expect(await two.target.get(`${tagOf(n)}a`)).to.include({ revision: 1 });
+  });
+
+  it('D25 D26: drops the old instance only of a slot that is on its way back in the same batch', async () => {
+    const two = new TwoShards([slot]);
+    await two.source.one(write(put('{s}a', 'old')));
+    await two.begin();
+    await two.copyAll();
+    await two.freeze(1000);
+    await two.seal();
+    await two.handover();
+    await two.activate();
+    const stored = encodeValue({ revision: 1, ordinal: 0, expiresAtMs: 0, bytes: bytes('new') });
+    const record = { kind: KeyKind.value, key: bytes('{s}a'), change: 1, stored } as const;
+    const none = new Uint8Array();
+    const progress = { kind: 'scan', after: none, next: none, end: true } as const;
+    const part = { slot, progress, records: [record] };
+    const all = { id: 2, peer: 2 };
+    await two.source.apply(
+      [
+        { kind: 'collect', id: 1, peer: 2, slots: bareTerms([slot]) } as const,
+        {
+          kind: 'importBegin',
+          ...all,
+          slots: [{ ...noTerms, slot, epoch: 2, change: 1 }],
+        } as const,
+        { kind: 'chunk', ...all, parts: [part] } as const,
+      ].map((step) => encodeMigrationStep(step, 1000)),
+    );
+    const { values, dead } = await contentOf(two.source, slot);
+    expect([...values.keys()]).to.deep.equal(['{s}a']);
+    expect(dead).to.deep.equal([]);
   });
 
   it('D22: tells the target of what expires while it is copied', async () => {

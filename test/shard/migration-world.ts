@@ -210,16 +210,17 @@ export class MigrationWorld {
     const sum = slots.reduce((keys, each) => keys + shard.state(each).keys, 0);
     expect(shard.first.machine.keys, 'keys of the shard').to.equal(sum);
     const state = shard.state(slot);
-    // What was handed over stays as it was until the target has it.
-    const isLatest = holds(state) || (isGiven(state) && !this.isHeld(slot));
-    if (!isLatest) return;
+    if (!this.isLatest(state, slot)) return;
     const { model } = this.of(slot);
     expect(state.change, `change number of slot ${slot}`).to.equal(model.changes.get(slot) ?? 0);
     expectContent(model, slot, content);
   }
 
-  private isHeld(slot: Slot): boolean {
-    return this.shards.some((shard) => holds(shard.state(slot)));
+  /** What was handed over stays as it was until the target has it. Who gave it earlier may still have its own. */
+  private isLatest(state: SlotState, slot: Slot): boolean {
+    if (holds(state)) return true;
+    const others = this.shards.map((shard) => shard.state(slot));
+    return isGiven(state) && others.every((other) => other.epoch <= state.epoch && !holds(other));
   }
 
   /** R71, R72: one shard decides about a slot, or has given it to one that can. */

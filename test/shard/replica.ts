@@ -12,6 +12,7 @@ import {
   readAppliedMark,
   replicaPrefix,
   type Engine,
+  type KeyRange,
 } from '../../storage/index.js';
 import { slotOf, type Slot } from '../../src/router/slot.js';
 import type { SlotSpan } from '../../src/router/slot-spans.js';
@@ -53,6 +54,8 @@ export class Replica {
   index = 0;
   /** Every command, in order: what its log holds. */
   readonly applied: Uint8Array[] = [];
+  /** Of the last batch. */
+  clears: readonly KeyRange[] = [];
   private readonly number: number;
   private readonly make: MakeMachine;
 
@@ -94,6 +97,7 @@ export class Replica {
     if (last !== undefined) putAppliedMark(batch, this.prefix, last);
     await this.engine.write(batch, { sync: false });
     this.machine.written();
+    this.clears = clears;
     await beforeClears?.();
     for (const range of clears) await this.engine.clear(range);
     return results;

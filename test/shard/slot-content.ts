@@ -30,6 +30,7 @@ function controlKind({ ownership }: SlotState): number | undefined {
   switch (ownership) {
     case SlotOwnership.exporting:
     case SlotOwnership.frozen:
+    case SlotOwnership.handedOver:
       return KeyKind.change;
     case SlotOwnership.importing:
     case SlotOwnership.ready:
