@@ -4,4 +4,5 @@ export { QuorateLevel, type QuorateLevelOptions } from './quorate-level.js';
 export { SessionToken } from './session-token.js';
 export { KvError, type ErrorCode, type FailedAttempt, type Outcome } from '../errors.js';
 export { ReadLevel } from '../../proto/messages.js';
+export { slotOf } from '../router/slot.js';
 export type * from '../../proto/messages.js';

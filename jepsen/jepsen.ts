@@ -1,0 +1,142 @@
+/** `npm run jepsen`: options, one run, its report, and an exit code that says how it went. */
+import { existsSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { Command, InvalidArgumentError } from 'commander';
+import { nemeses } from './nemesis/all.js';
+import { execute, type Outcome, type Plan } from './run.js';
+import { rerunInside } from './sandbox.js';
+import { workloads } from './workloads/all.js';
+
+const exitCode = { passed: 0, anomaly: 1, usage: 2, undecided: 3, rejected: 4, broken: 5 } as const;
+
+interface Flags {
+  readonly nodes: number;
+  readonly time: number;
+  readonly shards: number;
+  readonly replicas: number;
+  readonly workload: string;
+  readonly nemesis: readonly string[];
+  readonly seed: number;
+  readonly clients: number;
+  readonly rate: number;
+  readonly timeout: number;
+  readonly leases?: boolean;
+  readonly report?: string;
+}
+
+const integer =
+  (min: number, max: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (text.trim() !== '' && Number.isSafeInteger(value) && value >= min && value <= max)
+      return value;
+    throw new InvalidArgumentError(`must be an integer from ${min} to ${max}.`);
+  };
+
+const oneOf =
+  (known: readonly string[]) =>
+  (text: string): string => {
+    if (known.includes(text)) return text;
+    throw new InvalidArgumentError(`must be one of ${known.join(', ')}.`);
+  };
+
+function names(text: string): readonly string[] {
+  if (text === 'none') return [];
+  if (text === 'all') return [...nemeses.keys()];
+  const known = oneOf([...nemeses.keys()]);
+  return [...new Set(text.split(',').map((name) => known(name.trim())))];
+}
+
+function program(): Command {
+  return new Command('jepsen')
+    .description('Breaks a real cluster while clients work, and checks what they were told.')
+    .option('--nodes <n>', 'processes', integer(1, 9), 5)
+    .option('--time <seconds>', 'how long faults are made', integer(1, 86_400), 120)
+    .option(
+      '--workload <name>',
+      [...workloads.keys()].join(', '),
+      oneOf([...workloads.keys()]),
+      'append',
+    )
+    .option('--nemesis <list>', `none, all, or some of ${[...nemeses.keys()].join(',')}`, names, [
+      'partition',
+      'kill',
+    ])
+    .option('--seed <n>', 'faults and operations follow from it', integer(0, 2 ** 32 - 1), 1)
+    .option('--shards <n>', 'shards at the start', integer(1, 64), 4)
+    .option('--replicas <n>', 'replicas of each shard', integer(1, 7), 3)
+    .option('--clients <n>', 'clients, each with one operation at a time', integer(1, 200), 16)
+    .option('--rate <n>', 'operations a second, all clients together', integer(1, 100_000), 500)
+    .option('--timeout <ms>', 'of one operation', integer(100, 45_000), 3000)
+    .option('--leases', 'leases on, and every other client reads on one')
+    .option('--report <folder>', 'where the report goes (default: .build/jepsen/WORKLOAD-SEED)')
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 passed, 1 anomaly, 2 usage, 3 undecided, 4 rejected (a requested fault had no\n' +
+        'effect, or too little succeeded meanwhile), 5 the run could not be made.\n' +
+        'A fault that this machine cannot make is skipped, with the reason, and counted.',
+    );
+}
+
+function planOf(flags: Flags): Plan {
+  const { nodes, time, workload, nemesis, seed, timeout, leases = false, report } = flags;
+  return {
+    ...flags,
+    replicas: Math.min(flags.replicas, nodes),
+    durationMs: time * 1000,
+    nemeses: nemesis,
+    timeoutMs: timeout,
+    leases,
+    report: resolve(report ?? join('.build', 'jepsen', `${workload}-${seed}`)),
+    program: quorateProgram(),
+  };
+}
+
+/** The compiled command, found by walking up from this file. */
+function quorateProgram(): string {
+  for (let folder = import.meta.dirname; dirname(folder) !== folder; folder = dirname(folder)) {
+    const found = join(folder, 'dist', 'src', 'cli', 'quorate.js');
+    if (existsSync(found)) return found;
+  }
+  throw new Error('dist/src/cli/quorate.js is missing: npm run build');
+}
+
+function codeOf({ verdicts, coverage }: Outcome): number {
+  if (verdicts.some(({ valid }) => valid === false)) return exitCode.anomaly;
+  if (coverage.problems.length > 0) return exitCode.rejected;
+  return verdicts.some(({ valid }) => valid === 'unknown') ? exitCode.undecided : exitCode.passed;
+}
+
+async function main(): Promise<number> {
+  const command = program().exitOverride();
+  let flags: Flags;
+  try {
+    flags = command.parse().opts<Flags>();
+  } catch (error) {
+    return error instanceof Error && 'exitCode' in error && error.exitCode === 0
+      ? exitCode.passed
+      : exitCode.usage;
+  }
+  const inside = await rerunInside();
+  if (inside !== undefined) return inside;
+  const stopping = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => {
+      console.log(`${signal}: healing and ending`);
+      stopping.abort();
+    });
+  const say = (line: string): void => {
+    console.log(line);
+  };
+  try {
+    const outcome = await execute(planOf(flags), say, stopping.signal);
+    for (const verdict of outcome.verdicts) console.log(verdict);
+    console.log(outcome.coverage);
+    return codeOf(outcome);
+  } catch (error) {
+    console.error(error);
+    return exitCode.broken;
+  }
+}
+
+process.exitCode = await main();

@@ -1,0 +1,47 @@
+/** What is between the nodes: where they listen, and how it can be cut and made bad. */
+
+export interface NodeAddresses {
+  /** host:port where the process itself listens. */
+  readonly client: string;
+  readonly peer: string;
+  readonly http: string;
+  /** host:port where the others find it. */
+  readonly advertisedClient: string;
+  readonly advertisedPeer: string;
+}
+
+/** From one node to another, this direction alone. */
+export interface Link {
+  readonly from: number;
+  readonly to: number;
+}
+
+export interface Weather {
+  /** Percent of packets that are dropped. */
+  readonly lossPercent: number;
+  readonly delayMs: number;
+}
+
+export interface Network {
+  readonly kind: 'namespaces' | 'loopback';
+  /** Why packets cannot be cut or lost, or links slowed here; undefined: they can. */
+  readonly cannotCut: string | undefined;
+  readonly cannotLose: string | undefined;
+  readonly cannotDelay: string | undefined;
+  addressesOf(node: number): NodeAddresses;
+  /** The command line that runs `command` on a node's side of the network. */
+  commandOn(node: number, command: readonly string[]): readonly string[];
+  /** Exactly these links are cut from now on. */
+  cut(links: readonly Link[]): Promise<void>;
+  /** Exactly these links are bad from now on. */
+  worsen(links: readonly Link[], weather: Weather): Promise<void>;
+  /** How many packets (or pieces of streams) were dropped or held so far. */
+  touched(): Promise<number>;
+  close(): Promise<void>;
+}
+
+export function allLinks(nodes: readonly number[]): readonly Link[] {
+  return nodes.flatMap((from) =>
+    nodes.filter((to) => to !== from).map((to): Link => ({ from, to })),
+  );
+}

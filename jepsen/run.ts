@@ -1,0 +1,195 @@
+/** One run: a cluster, clients, faults; then everything heals, and what happened is judged. */
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Clients } from './clients.js';
+import { Cluster } from './cluster.js';
+import { coverageOf, type Coverage } from './coverage.js';
+import { comeBack } from './healing.js';
+import type { FaultSpan, Operation, Verdict } from './history.js';
+import { NamespaceNetwork } from './namespaces.js';
+import { nemeses as allNemeses } from './nemesis/all.js';
+import type { Field, Nemesis, Surroundings } from './nemesis/nemesis.js';
+import type { Network } from './network.js';
+import { Random } from './random.js';
+import { Recorder } from './recorder.js';
+import { sandbox } from './sandbox.js';
+import { Schedule } from './schedule.js';
+import { sleep } from './shell.js';
+import { workloads } from './workloads/all.js';
+
+export interface Plan {
+  readonly nodes: number;
+  readonly shards: number;
+  readonly replicas: number;
+  readonly durationMs: number;
+  readonly workload: string;
+  readonly nemeses: readonly string[];
+  readonly seed: number;
+  readonly clients: number;
+  readonly rate: number;
+  readonly timeoutMs: number;
+  readonly leases: boolean;
+  /** Made if missing: history, logs, verdicts. */
+  readonly report: string;
+  /** The compiled `quorate` program. */
+  readonly program: string;
+}
+
+export interface Outcome {
+  readonly plan: Plan;
+  readonly network: Network['kind'];
+  readonly operations: readonly Operation[];
+  readonly spans: readonly FaultSpan[];
+  readonly verdicts: readonly Verdict[];
+  readonly coverage: Coverage;
+  /** Requested faults that this machine cannot make, with the reason. */
+  readonly skipped: ReadonlyMap<string, string>;
+}
+
+/** Keys in use at one time. */
+const keysInUse = 8;
+/** Clients go on for so long after the last fault has healed. */
+const calmMs = 2000;
+
+/** Small logs: snapshots and new segments all the time. */
+const nodeFlags = {
+  'log-kept-mib': '1',
+  'segment-mib': '1',
+  'engine-memory-mib': '32',
+  'disk-reserve-mib': '16',
+};
+
+/** Ends early, but whole, when `signal` says so. Rejects when the run could not be made. */
+export async function execute(
+  plan: Plan,
+  say: (line: string) => void,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const folder = mkdtempSync(join(tmpdir(), 'quorate-jepsen-'));
+  mkdirSync(plan.report, { recursive: true });
+  const nodes = Array.from({ length: plan.nodes }, (_, n) => n + 1);
+  const network = await openNetwork(nodes, say);
+  const surroundings = { network, volumes: undefined };
+  const { able, skipped } = await probe(plan, { ...surroundings, folder }, say);
+  const cluster = new Cluster({
+    ...plan,
+    network,
+    logs: plan.report,
+    directoryOf: (node) => join(folder, `node-${node}`),
+    flags: { ...nodeFlags, leases: String(plan.leases) },
+    environmentOf: () => ({}),
+  });
+  const killAll = (): void => {
+    cluster.killAll();
+  };
+  process.on('exit', killAll);
+  try {
+    await cluster.start();
+    say(`${plan.nodes} nodes serve (${network.kind})`);
+    const field: Field = { ...surroundings, cluster, nodes, taken: new Set(), folder };
+    return {
+      plan,
+      network: network.kind,
+      skipped,
+      ...(await play({ plan, field, able, say, signal })),
+    };
+  } finally {
+    await cluster.stop();
+    await network.close();
+    process.off('exit', killAll);
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function openNetwork(
+  nodes: readonly number[],
+  say: (line: string) => void,
+): Promise<Network> {
+  if (sandbox() === 'none') throw new Error('no namespaces');
+  say(`namespaces of its own (${sandbox()})`);
+  return NamespaceNetwork.open(nodes);
+}
+
+/** Which of the requested faults can be made here. */
+async function probe(
+  plan: Plan,
+  surroundings: Surroundings & { readonly folder: string },
+  say: (line: string) => void,
+): Promise<{ able: readonly Nemesis[]; skipped: ReadonlyMap<string, string> }> {
+  const able: Nemesis[] = [];
+  const skipped = new Map<string, string>();
+  for (const name of plan.nemeses) {
+    const nemesis = allNemeses.get(name);
+    if (nemesis === undefined) throw new RangeError(`there is no nemesis '${name}'`);
+    const reason = await nemesis.probe(surroundings);
+    if (reason === undefined) able.push(nemesis);
+    else {
+      skipped.set(name, reason);
+      say(`skipped: ${name}: ${reason}`);
+    }
+  }
+  return { able, skipped };
+}
+
+async function play(options: {
+  readonly plan: Plan;
+  readonly field: Field;
+  readonly able: readonly Nemesis[];
+  readonly say: (line: string) => void;
+  readonly signal: AbortSignal;
+}): Promise<Pick<Outcome, 'operations' | 'spans' | 'verdicts' | 'coverage'>> {
+  const { plan, field, able, say, signal } = options;
+  const { cluster } = field;
+  const random = new Random(String(plan.seed));
+  const recorder = new Recorder(join(plan.report, 'history.jsonl'));
+  const make = workloads.get(plan.workload);
+  if (make === undefined) throw new RangeError(`there is no workload '${plan.workload}'`);
+  const workload = make(random.split('keys'), keysInUse);
+  const clients = new Clients({
+    ...plan,
+    endpoints: cluster.endpoints,
+    random,
+    recorder,
+    workload,
+  });
+  const schedule = new Schedule({
+    field,
+    nemeses: able,
+    random: random.split('faults'),
+    durationMs: plan.durationMs,
+    nowNs: () => recorder.nowNs(),
+    say: (line) => {
+      say(`${seconds(recorder.nowNs())} ${line}`);
+    },
+  });
+  const stop = (): void => {
+    schedule.stop();
+  };
+  signal.addEventListener('abort', stop);
+  if (signal.aborted) stop();
+  const calm = new AbortController();
+  try {
+    const faults = schedule.run().finally(async () => {
+      await sleep(calmMs);
+      calm.abort();
+    });
+    await Promise.all([faults, clients.run(calm.signal)]);
+    say(`${seconds(recorder.nowNs())} all faults healed, ${recorder.operations.length} operations`);
+    const { program } = plan;
+    const verdicts = await comeBack({ cluster, workload, actors: clients.actors, program });
+    const { spans } = schedule;
+    const { operations } = recorder;
+    const requested = able.map(({ name }) => name);
+    const coverage = coverageOf({ operations, spans, requested });
+    return { operations, spans, verdicts, coverage };
+  } finally {
+    signal.removeEventListener('abort', stop);
+    clients.close();
+    await recorder.close();
+  }
+}
+
+function seconds(ns: number): string {
+  return `${(ns / 1e9).toFixed(1).padStart(6)} s`;
+}
