@@ -110,6 +110,8 @@ const free = [
   'src/node-parts.ts',
   'src/node-picture.ts',
   'src/client-port.ts',
+  'src/client-services.ts',
+  'src/machine.ts',
   'src/foundations.ts',
   'test',
   'scripts',

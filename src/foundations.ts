@@ -1,26 +1,23 @@
 /**
  * The two lower floors of a node, and who it is: identity, state engine, Raft log, transport, host.
  */
-import { randomInt } from 'node:crypto';
 import { join } from 'node:path';
 import { nodeId, type NodeId } from '../raft/index.js';
-import { MemoryEngine, RaftLog, RocksEngine, type Engine } from '../storage/index.js';
-import { Forwarder } from './api/forwarder.js';
+import { RaftLog, type Engine } from '../storage/index.js';
+import type { NodeCalls } from './api/forwarder.js';
 import { fetchTopology, joinCluster, type Joined } from './api/joining.js';
 import { NodeLink } from './api/node-link.js';
 import { sampleOf } from './cluster/shard-sample.js';
-import { readTopologyCache } from './cluster/topology-cache.js';
 import { formatAddress, parseAddress, type Address } from './config/address.js';
 import type { Config } from './config/config.js';
 import { KvError } from './errors.js';
-import { Identity } from './config/identity.js';
 import { Host, type RaftSettings } from './group/host.js';
+import { realMachine, type Machine, type NodeIdentity, type PeerTransport } from './machine.js';
 import type { Topology } from './meta/topology.js';
 import type { Clock } from './observe/clock.js';
 import type { Log } from './observe/log.js';
 import { Meters } from './observe/meters.js';
 import type { MetricsSource } from './observe/metrics.js';
-import { TcpTransport } from './transport/tcp-transport.js';
 
 const MiB = 1024 * 1024;
 
@@ -32,37 +29,37 @@ export interface FoundationOptions {
   readonly onIdentity: (nodeId: number) => void;
   /** The node cannot go on; nothing is acknowledged any more. Called once. */
   readonly onFatal: (error: Error) => void;
+  /** The real one if left out. */
+  readonly machine?: Machine;
 }
 
 /** Everything below the services. */
 export interface Foundations {
   readonly node: NodeId;
-  readonly identity: Identity;
+  readonly identity: NodeIdentity;
   readonly engine: Engine;
   readonly raftLog: RaftLog;
-  readonly transport: TcpTransport;
+  readonly transport: PeerTransport;
   readonly host: Host;
-  readonly forwarder: Forwarder;
+  readonly forwarder: NodeCalls;
   readonly link: NodeLink;
   readonly meters: Meters;
   /** What a node that has joined knows of the cluster from the beginning. */
   readonly topology: Topology | undefined;
+  readonly machine: Machine;
 }
 
 /** Who this node is; one that joins asks the cluster for its id, once. */
 async function findIdentity(
-  { config, log, clock }: FoundationOptions,
+  { config, log, clock, machine = realMachine }: FoundationOptions,
   link: NodeLink,
-): Promise<{ identity: Identity; topology: Topology | undefined }> {
-  const { clusterId, dataDirectory: directory, join: addresses } = config;
-  if (addresses.length === 0) {
-    const identity = Identity.open({ directory, clusterId, nodeId: config.nodeId });
-    return { identity, topology: undefined };
-  }
-  const identity = Identity.openToJoin({ directory, clusterId });
+): Promise<{ identity: NodeIdentity; topology: Topology | undefined }> {
+  const { clusterId, join: addresses } = config;
+  const identity = machine.openIdentity(config);
+  if (addresses.length === 0) return { identity, topology: undefined };
   const joining = { addresses, link, clock, log };
   if (identity.nodeId > 0) {
-    return { identity, topology: readTopologyCache(directory) ?? (await fetchTopology(joining)) };
+    return { identity, topology: machine.readTopology(config) ?? (await fetchTopology(joining)) };
   }
   const joined: Joined = await joinCluster(
     {
@@ -101,34 +98,31 @@ export function peerAddresses(
 
 /** Opens what is on disk; rejects with a message that names the remedy. Listens to nobody yet. */
 export async function layFoundations(options: FoundationOptions): Promise<Foundations> {
-  const { config, log, clock, onFatal } = options;
+  const { config, log, clock, onFatal, machine = realMachine } = options;
   const meters = new Meters(clock);
-  const forwarder = new Forwarder(clock);
+  const forwarder = machine.openCalls(clock);
   const link = new NodeLink(forwarder, clock);
   const { identity, topology } = await findIdentity(options, link);
   options.onIdentity(identity.nodeId);
   // First the engine: its lock keeps a second process away from the Raft log as well.
-  const engine =
-    config.engine === 'memory'
-      ? new MemoryEngine()
-      : await RocksEngine.open({
-          directory: join(config.dataDirectory, 'state'),
-          memoryBytesMax: config.engineMemoryMib * MiB,
-        });
-  const raftLog = await RaftLog.open({
-    directory: join(config.dataDirectory, 'raft-log'),
-    segmentBytes: config.segmentMib * MiB,
-    tailBytesMax: 4 * MiB,
-    heldSegmentsMax: 16,
-    onFailure: onFatal,
-    onWrite: (bytes) => meters.writing(bytes),
-  });
+  const engine = await machine.openEngine(config);
+  const raftLog = await RaftLog.open(
+    {
+      directory: join(config.dataDirectory, 'raft-log'),
+      segmentBytes: config.segmentMib * MiB,
+      tailBytesMax: 4 * MiB,
+      heldSegmentsMax: 16,
+      onFailure: onFatal,
+      onWrite: (bytes) => meters.writing(bytes),
+    },
+    machine.raftLog,
+  );
   const own = {
     clusterId: config.clusterId,
     nodeId: nodeId(identity.nodeId),
     directoryId: identity.directoryId,
   };
-  const transport = new TcpTransport({
+  const transport = machine.newTransport({
     own,
     listen: config.peerAddress,
     peers: peerAddresses(config, topology),
@@ -154,11 +148,13 @@ export async function layFoundations(options: FoundationOptions): Promise<Founda
       logKeptBytes: config.logKeptMib * MiB,
     },
     logLine: log,
-    seed: randomInt(2 ** 32),
+    seed: machine.drawSeed(),
+    readContexts: `${machine.drawSeed().toString(16)}-${machine.drawSeed().toString(16)}-`,
     onFatal,
   });
   const node = own.nodeId;
-  return { node, identity, engine, raftLog, transport, host, forwarder, link, meters, topology };
+  const below = { node, identity, engine, raftLog, transport, host };
+  return { ...below, forwarder, link, meters, topology, machine };
 }
 
 function raftSettings(config: Config): RaftSettings {

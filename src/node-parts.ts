@@ -6,7 +6,6 @@ import { nodeId, replicaId } from '../raft/index.js';
 import { ClusterView } from './cluster/cluster-view.js';
 import { LocalShards } from './cluster/local-shards.js';
 import { Metadata } from './cluster/metadata.js';
-import { writeTopologyCache } from './cluster/topology-cache.js';
 import { formatAddress } from './config/address.js';
 import type { Config } from './config/config.js';
 import {
@@ -43,7 +42,7 @@ export interface NodeParts {
 export async function openParts(options: FoundationOptions): Promise<NodeParts> {
   const { config, clock, log, onFatal } = options;
   const foundations = await layFoundations(options);
-  const { node: own, host, engine, raftLog, transport } = foundations;
+  const { node: own, host, engine, raftLog, transport, machine } = foundations;
   const view = new ClusterView();
   host.generationOf = (group) => generationOf(view.topology, group);
   const onTopology = (topology: Topology): void => {
@@ -51,7 +50,7 @@ export async function openParts(options: FoundationOptions): Promise<NodeParts> 
     view.update(topology);
     transport.follow(peerAddresses(config, topology));
     shards.follow(topology);
-    writeTopologyCache(config.dataDirectory, topology);
+    machine.writeTopology(config, topology);
   };
   const addressOf = (node: number): string | undefined => clientAddressOf(node, { view, config });
   const metadata = new Metadata({
@@ -100,10 +99,10 @@ export async function openParts(options: FoundationOptions): Promise<NodeParts> 
 
 function openDiskSpace(
   { config, clock, log }: FoundationOptions,
-  { raftLog }: Foundations,
+  { raftLog, machine }: Foundations,
 ): Promise<DiskSpace> {
   return DiskSpace.open({
-    directory: config.dataDirectory,
+    measure: () => machine.freeBytes(config.dataDirectory),
     reserveBytes: config.diskReserveMib * MiB,
     clock,
     writtenBytes: () => raftLog.statistics().writtenBytes,

@@ -13,7 +13,8 @@ import { defaultLimits } from './api/limits.js';
 import { MetadataDoor } from './api/metadata-door.js';
 import { TopologyFeed } from './api/topology-feed.js';
 import { TopologyService } from './api/topology-service.js';
-import { ClientPort } from './client-port.js';
+import { ClientPort, type ClientPortOptions } from './client-port.js';
+import { ClientServices } from './client-services.js';
 import { Controller } from './cluster/controller.js';
 import { MigrationDrivers } from './cluster/migration-drivers.js';
 import { RecoveredGroups } from './cluster/recovered-groups.js';
@@ -24,7 +25,17 @@ import { NodePicture } from './node-picture.js';
 
 const handOverMs = 2000;
 
-export type NodeOptions = FoundationOptions;
+/** What a node is called through. */
+export type Port = Pick<ClientPort, 'open' | 'leave' | 'close'>;
+
+type NewPort = (options: ClientPortOptions) => Port;
+
+export interface NodeOptions extends FoundationOptions {
+  /** Sockets if left out. */
+  readonly newPort?: NewPort;
+}
+
+const socketPort: NewPort = (options) => new ClientPort(options);
 
 export class QuorateNode {
   private readonly parts: NodeParts;
@@ -32,13 +43,14 @@ export class QuorateNode {
   private readonly door: MetadataDoor;
   private readonly feed: TopologyFeed;
   private readonly topologies: TopologyService;
-  private readonly port: ClientPort;
+  private readonly services: ClientServices;
+  private readonly port: Port;
   private readonly controller: Controller;
   private readonly recovered: RecoveredGroups;
   private readonly groupDoor: GroupDoor;
   private readonly migrations: MigrationDrivers;
 
-  private constructor(parts: NodeParts) {
+  private constructor(parts: NodeParts, newPort: NewPort) {
     const { metadata, view, clock, foundations, clientAddressOf: addressOf } = parts;
     this.parts = parts;
     this.picture = new NodePicture(parts, (shard) => this.migrations.figuresOf(shard));
@@ -53,13 +65,10 @@ export class QuorateNode {
     this.migrations = this.driveMigrations();
     this.feed = this.feedTopologies();
     this.topologies = this.tellTopologies();
-    this.port = new ClientPort({
-      parts,
-      picture: this.picture,
-      feed: this.feed,
-      topologies: this.topologies,
-      adminMethods: this.adminMethods(),
-    });
+    const { picture, feed, topologies } = this;
+    this.services = new ClientServices({ parts, feed, topologies });
+    const { services } = this;
+    this.port = newPort({ parts, picture, services, adminMethods: this.adminMethods() });
     this.controller = this.decide();
     this.recovered = this.recordRecoveries();
   }
@@ -67,7 +76,7 @@ export class QuorateNode {
   /** Recovers, joins its groups and begins to serve. Rejects with a message that names the remedy. */
   static async open(options: NodeOptions): Promise<QuorateNode> {
     const { config, log } = options;
-    const node = new QuorateNode(await openParts(options));
+    const node = new QuorateNode(await openParts(options), options.newPort ?? socketPort);
     node.controller.start();
     await node.parts.foundations.host.start();
     await node.port.open();
@@ -91,7 +100,7 @@ export class QuorateNode {
     await this.port.close();
     shards.close();
     await host.close();
-    this.port.endWaiting();
+    this.services.endWaiting();
     forwarder.close();
     disk.close();
     await raftLog.close();
@@ -100,9 +109,10 @@ export class QuorateNode {
 
   private feedTopologies(): TopologyFeed {
     const { clock, log, view, metadata, foundations, onTopology } = this.parts;
-    const { node, link } = foundations;
+    const { node, link, machine } = foundations;
+    const { watchTopology: watch } = machine;
     const isInformed = (): boolean => metadata.isInformed;
-    return new TopologyFeed({ clock, log, node, view, link, isInformed, onTopology });
+    return new TopologyFeed({ clock, log, node, view, link, isInformed, onTopology, watch });
   }
 
   private tellTopologies(): TopologyService {

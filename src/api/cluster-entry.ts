@@ -12,7 +12,7 @@ import type { MetadataDoor } from './metadata-door.js';
 
 export interface ClusterEntryOptions {
   readonly config: Config;
-  readonly identity: Identity;
+  readonly identity: Pick<Identity, 'nodeId' | 'directoryId' | 'known'>;
   readonly door: MetadataDoor;
   readonly view: ClusterView;
   readonly clock: Clock;

@@ -10,7 +10,7 @@ import type { Write, WriteResult } from '../shard/command.js';
 import type { ReadResult, ScanPage, ScanPageRequest, Written } from '../shard/shard.js';
 import type { Slot } from '../router/slot.js';
 import { refusalError } from './convert.js';
-import type { Forwarder } from './forwarder.js';
+import type { NodeCalls } from './forwarder.js';
 import type { Level } from './read-level.js';
 import { toKvError } from './status.js';
 import type { CallContext } from './unary.js';
@@ -66,7 +66,7 @@ export type Route =
 
 export interface DispatchOptions {
   readonly clock: Clock;
-  readonly forwarder: Forwarder;
+  readonly forwarder: Pick<NodeCalls, 'forward'>;
   /** Equal objects for slots of one shard. */
   readonly routeOf: (slot: Slot) => Route;
   /** Where a scan begins. Throws KvError KV_INVALID. */

@@ -44,17 +44,24 @@ export interface ForwardRequest {
   readonly asOrigin?: boolean;
 }
 
-export class Forwarder {
+/** Calls from this node to the client ports of others. */
+export interface NodeCalls {
+  /** Calls `done` exactly once, with the reply's bytes or the other's error, or a KvError of ours. */
+  forward(request: ForwardRequest, done: UnaryDone): void;
+  /** Calls of others that were passed on, since the start. */
+  readonly forwarded: number;
+  close(): void;
+}
+
+export class Forwarder implements NodeCalls {
   private readonly links = new Map<string, Link>();
   private readonly clock: Clock;
-  /** Calls of others that were passed on, since the start. */
   forwarded = 0;
 
   constructor(clock: Clock) {
     this.clock = clock;
   }
 
-  /** Calls `done` exactly once, with the leader's reply bytes or its error, or a KvError of ours. */
   forward(
     { address, path, request, call, asOrigin = false }: ForwardRequest,
     done: UnaryDone,

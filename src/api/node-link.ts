@@ -19,7 +19,7 @@ import type {
   TransferLeaderRequest,
 } from '../../proto/messages.js';
 import type { Clock } from '../observe/clock.js';
-import type { Forwarder } from './forwarder.js';
+import type { NodeCalls } from './forwarder.js';
 import { toKvError } from './status.js';
 
 interface AdminCall<Q, R> {
@@ -73,10 +73,10 @@ const timeoutMs = 2000;
 
 /** Every method rejects with KvError; nothing is tried twice. */
 export class NodeLink {
-  private readonly forwarder: Forwarder;
+  private readonly forwarder: NodeCalls;
   private readonly clock: Clock;
 
-  constructor(forwarder: Forwarder, clock: Clock) {
+  constructor(forwarder: NodeCalls, clock: Clock) {
     this.forwarder = forwarder;
     this.clock = clock;
   }

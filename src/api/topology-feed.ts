@@ -35,6 +35,8 @@ export interface TopologyFeedOptions {
   /** By its own replica of the metadata group: nobody has to be watched. */
   readonly isInformed: () => boolean;
   readonly onTopology: (topology: Topology) => void;
+  /** How another node is watched, if not over a connection of HTTP/2. */
+  readonly watch?: typeof watchTopology;
 }
 
 export class TopologyFeed {
@@ -88,7 +90,7 @@ export class TopologyFeed {
   }
 
   private watchNext(): void {
-    const { view, clock, log } = this.options;
+    const { view, clock, log, watch = watchTopology } = this.options;
     const endpoint = this.nextSource();
     if (endpoint === undefined) return;
     this.endWatch();
@@ -97,7 +99,7 @@ export class TopologyFeed {
       log('warn', { endpoint, reason }, 'the watch of the topology ended: another node is next');
       this.stopWatch = undefined;
     };
-    this.stopWatch = watchTopology({
+    this.stopWatch = watch({
       endpoint,
       request: { fromVersion: view.version, withDocument: true },
       after: (ms, fire) => clock.after(ms, fire),

@@ -30,10 +30,12 @@ export class Attempts {
   private redirects = 0;
   private unknown = false;
   private readonly isRead: boolean;
+  private readonly nowMs: () => number;
 
-  /** `isRead`: whatever becomes of it, nothing is applied. */
-  constructor(isRead: boolean) {
+  /** `isRead`: whatever becomes of it, nothing is applied. `nowMs`: of the clock of deadlines. */
+  constructor(isRead: boolean, nowMs = Date.now) {
     this.isRead = isRead;
+    this.nowMs = nowMs;
   }
 
   /** Of all attempts that have ended. */
@@ -57,7 +59,7 @@ export class Attempts {
     this.kept.push({ endpoint, code: error.code, message: error.message });
     if (this.kept.length > keptMax) this.kept.shift();
     const waitMs = this.waitMs(error);
-    return isPassing(error) && Date.now() + waitMs < deadline ? waitMs : undefined;
+    return isPassing(error) && this.nowMs() + waitMs < deadline ? waitMs : undefined;
   }
 
   /** What the caller gets for good. */

@@ -35,6 +35,7 @@ export class Routes {
   /** Told of the endpoint that named a newer version of the map than is known here. */
   onBehind: (endpoint: string, version: number) => void = () => undefined;
   private readonly seeds: readonly string[];
+  private readonly nowMs: () => number;
   /** The seeds, and the nodes of the topology; without those that were removed from the cluster. */
   private endpoints: readonly string[];
   private current = 0;
@@ -56,7 +57,9 @@ export class Routes {
   /** Owners that nodes named with a higher epoch than the map's (rule D31). */
   private readonly ahead = new Map<Slot, Owner>();
 
-  constructor(seeds: readonly string[]) {
+  /** `nowMs`: of a clock that never goes back. */
+  constructor(seeds: readonly string[], nowMs: () => number = () => performance.now()) {
+    this.nowMs = nowMs;
     this.seeds = seeds;
     this.endpoints = seeds;
   }
@@ -205,7 +208,7 @@ export class Routes {
     if (!this.avoids(endpoint)) {
       const ms = Math.min(avoidMsMax, (this.avoided.get(endpoint)?.ms ?? avoidMsMin / 2) * 2);
       if (this.avoided.size >= avoidedMax) this.avoided.clear();
-      this.avoided.set(endpoint, { untilMs: performance.now() + ms, ms });
+      this.avoided.set(endpoint, { untilMs: this.nowMs() + ms, ms });
     }
     for (const [place, address] of this.leaders)
       if (address === endpoint) this.leaders.delete(place);
@@ -221,6 +224,6 @@ export class Routes {
 
   private avoids(address: string): boolean {
     const untilMs = this.avoided.get(address)?.untilMs;
-    return untilMs !== undefined && performance.now() < untilMs;
+    return untilMs !== undefined && this.nowMs() < untilMs;
   }
 }

@@ -10,13 +10,19 @@ const lifetimeMs = 50_000;
 
 export class SessionBook {
   /** 16 random bytes, one value for the life of this process: never stored, never used again. */
-  private readonly clientId = randomBytes(16);
+  private readonly clientId: Uint8Array;
+  private readonly nowMs: () => number;
   private next = 1;
   private readonly open = new Set<number>();
   /** No sequence below it is open. Asking a set for its first would walk over all that left it. */
   private lowest = 1;
   private logTimeMs = 0;
   private learnedAtMs = 0;
+
+  constructor(clientId: Uint8Array = randomBytes(16), nowMs = () => performance.now()) {
+    this.clientId = clientId;
+    this.nowMs = nowMs;
+  }
 
   /** False until a reply has told the server's log time: `begin` needs it. */
   get knowsLogTime(): boolean {
@@ -27,7 +33,7 @@ export class SessionBook {
   learn(logTimeMs: number | undefined): void {
     if (logTimeMs === undefined || logTimeMs <= this.logTimeMs) return;
     this.logTimeMs = logTimeMs;
-    this.learnedAtMs = performance.now();
+    this.learnedAtMs = this.nowMs();
   }
 
   /** The session of a new write: the same object goes with every attempt at it. */
@@ -35,7 +41,7 @@ export class SessionBook {
     const sequence = this.next++;
     this.open.add(sequence);
     while (!this.open.has(this.lowest)) this.lowest += 1;
-    const serverNow = this.logTimeMs + (performance.now() - this.learnedAtMs);
+    const serverNow = this.logTimeMs + (this.nowMs() - this.learnedAtMs);
     return {
       clientId: this.clientId,
       sequence,

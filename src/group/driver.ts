@@ -93,6 +93,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.applier = new Applier(this, options.state.appliedIndex, this.hashes);
     this.reads = new Reads({
       node: this.node,
+      contextPrefix: surroundings.readContexts,
       queueLengthMax: surroundings.limits.readsMax,
       patienceTicks: options.raft.electionTicks * 4,
       now: () => ({ tick: this.pace.ticks, monotonicMs: surroundings.clock.monotonicMs() }),

@@ -28,6 +28,8 @@ export interface DriverSurroundings {
   readonly tickMs: number;
   readonly logLine: Log;
   readonly limits: GroupLimits;
+  /** Of this start of the node: no context of a read that begins so was ever used before (D08). */
+  readonly readContexts: string;
   /** There is a live connection to the node, or it is this one. */
   readonly isConnected: (node: NodeId) => boolean;
   /** This group has something to do at the end of this turn. */

@@ -2,6 +2,7 @@
  * All groups of a node: one ticker, one pass over the groups that have something to do at the end of
  * each turn, and the door through which messages of other nodes come in.
  */
+import { randomBytes } from 'node:crypto';
 import {
   membershipOf,
   newGroupState,
@@ -40,6 +41,8 @@ export interface HostOptions {
   readonly logLine: Log;
   /** Unsigned 32-bit; every group draws its own from it. */
   readonly seed: number;
+  /** What the contexts of reads begin with: another at each start (rule D08). Drawn if left out. */
+  readonly readContexts?: string;
   /** The node must stop; called once. */
   readonly onFatal: (error: Error) => void;
 }
@@ -94,10 +97,12 @@ export class Host {
   private failed = false;
   /** Nodes with a live connection, as of the last tick. */
   private readonly connected = new Set<NodeId>();
+  private readonly readContexts: string;
   private readonly dropped = { unknownGroup: 0, otherReplica: 0 };
 
   constructor(options: HostOptions) {
     this.options = options;
+    this.readContexts = options.readContexts ?? randomBytes(8).toString('hex');
   }
 
   /**
@@ -313,6 +318,7 @@ export class Host {
         this.failed = true;
         this.options.onFatal(error);
       },
+      readContexts: this.readContexts,
       isConnected: (node) => node === this.options.node || this.connected.has(node),
       clockMedianMs: (nodes) => this.clockMedianMs(nodes),
     };

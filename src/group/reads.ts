@@ -2,9 +2,8 @@
  * Reads that wait for a read index, and then for the state machine to reach it.
  *
  * All reads of a turn share one context. A context is never used again, also not for a retry (rule
- * D08, R30): it begins with 8 random bytes drawn at every start of the node.
+ * D08, R30): it begins with 8 bytes drawn at every start of the node.
  */
-import { randomBytes } from 'node:crypto';
 import type { LogIndex, RawNode } from '../../raft/index.js';
 import type { ReadOutcome } from './group.js';
 
@@ -29,6 +28,8 @@ const alwaysValid = (): boolean => true;
 
 export interface ReadsOptions {
   readonly node: RawNode;
+  /** Drawn at each start, so that no context of an earlier one can come again. */
+  readonly contextPrefix: string;
   readonly queueLengthMax: number;
   /** How long a read is asked for again when nobody leads, ticks. */
   readonly patienceTicks: number;
@@ -45,8 +46,6 @@ export class Reads {
   /** Confirmed, waiting for the applied index; in order of arrival. */
   private confirmed: Confirmed[] = [];
   private waitingLength = 0;
-  /** Drawn at each start, so that no context of an earlier one can come again. */
-  private readonly contextPrefix = randomBytes(8).toString('hex');
   private contexts = 0;
   private readonly options: ReadsOptions;
   rounds = 0;
@@ -99,7 +98,7 @@ export class Reads {
 
   private askFor(reads: readonly WaitingRead[], lease: boolean): void {
     const { node, accountTime } = this.options;
-    const context = `${this.contextPrefix}-${++this.contexts}`;
+    const context = `${this.options.contextPrefix}-${++this.contexts}`;
     if (lease) accountTime();
     const verdict = node.readIndex(context, lease);
     switch (verdict.kind) {

@@ -2,7 +2,6 @@
  * Watches the space left for the data directory. Below the reserve, writes that grow the data are
  * refused while reads and deletes go on: a disk that is really full would stop the node.
  */
-import { statfs } from 'node:fs/promises';
 import type { Cancel, Clock } from './clock.js';
 
 /** A fast disk takes some 50 MB in this time: the reserve must be larger than that. */
@@ -12,7 +11,8 @@ const everyMs = 100;
 const idleLooks = 10;
 
 export interface DiskSpaceOptions {
-  readonly directory: string;
+  /** Free space for the data directory. */
+  readonly measure: () => Promise<number>;
   readonly reserveBytes: number;
   readonly clock: Clock;
   /** Grows with what this node writes there. */
@@ -60,8 +60,7 @@ export class DiskSpace {
   }
 
   private async measure(): Promise<void> {
-    const { bavail, bsize } = await statfs(this.options.directory);
-    this.freeBytes = bavail * bsize;
+    this.freeBytes = await this.options.measure();
     const full = this.freeBytes < this.options.reserveBytes;
     if (full === this.full) return;
     this.full = full;

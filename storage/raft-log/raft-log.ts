@@ -29,7 +29,7 @@ export interface RaftLogSurroundings {
   readonly schedule: (run: () => void) => void;
 }
 
-const machine: RaftLogSurroundings = {
+export const realMachine: RaftLogSurroundings = {
   disk: realDisk,
   schedule: (run) => {
     setImmediate(run);
@@ -81,7 +81,7 @@ export class RaftLog {
    */
   static async open(
     options: RaftLogOptions,
-    surroundings: RaftLogSurroundings = machine,
+    surroundings: RaftLogSurroundings = realMachine,
   ): Promise<RaftLog> {
     assertOptions(options);
     const log = await recoverLog(surroundings.disk, options.directory);
