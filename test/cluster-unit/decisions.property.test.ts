@@ -134,14 +134,15 @@ describe('what the metadata leader decides, over time', function () {
 
   it('D06: keeps replicas apart and shards able to decide, and ends with all of them whole', () => {
     const happened = new Map<string, number>();
-    fc.assert(
-      fc.property(happenings, loss, (all, lost) => {
-        const world = new DecisionWorld(happened);
-        play(world, all, lost);
-        world.expectWhole();
-      }),
-      { numRuns: 80, examples },
-    );
+    const played = fc.property(happenings, loss, (all, lost) => {
+      const world = new DecisionWorld(happened);
+      play(world, all, lost);
+      world.expectWhole();
+    });
+    fc.assert(played, { numRuns: 40, examples });
+    // How often something happens must not hang on luck.
+    happened.clear();
+    fc.assert(played, { numRuns: 40, seed: 1 });
     // A history in which something never happens proves nothing of it.
     for (const what of [
       'setNodeState',

@@ -122,13 +122,14 @@ async function expectRunLikeModel(
 
 describe('state machine of a shard against a plain model', () => {
   it('D20, D21, D22, R50, R53: agrees on every result, key, revision, session and expiry', async () => {
-    const seen = new Seen();
-    await fc.assert(
-      fc.asyncProperty(steps(40), fc.integer({ min: 1, max: 6 }), (run, batchLength) =>
-        expectRunLikeModel(run, batchLength, seen),
-      ),
-      { numRuns: 250 },
+    let seen = new Seen();
+    const played = fc.asyncProperty(steps(40), fc.integer({ min: 1, max: 6 }), (run, batchLength) =>
+      expectRunLikeModel(run, batchLength, seen),
     );
+    await fc.assert(played, { numRuns: 125 });
+    // How often something happens must not hang on luck.
+    seen = new Seen();
+    await fc.assert(played, { numRuns: 150, seed: 1 });
     const wanted = [
       'put true',
       'put false',
