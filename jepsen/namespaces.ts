@@ -4,7 +4,7 @@
  * Everything is made inside the run's own namespaces, so nothing has to be taken down.
  */
 import { missing, run } from './shell.js';
-import type { Link, Network, NodeAddresses, Weather } from './network.js';
+import type { Link, Network, NodeAddresses } from './network.js';
 
 const bridge = 'quorate0';
 const table = 'bridge quorate';
@@ -18,17 +18,20 @@ export class NamespaceNetwork implements Network {
   readonly kind = 'namespaces';
   readonly cannotCut: string | undefined;
   readonly cannotLose: string | undefined;
-  readonly cannotDelay: string | undefined;
+  readonly cannotSlow: string | undefined;
   private readonly nodes: readonly number[];
+  private readonly slow = new Set<number>();
+  /** Packets that had to wait on cables that are slow no more. */
+  private held = 0;
 
   private constructor(
     nodes: readonly number[],
-    cannot: { readonly cut: string | undefined; readonly delay: string | undefined },
+    cannot: { readonly cut: string | undefined; readonly slow: string | undefined },
   ) {
     this.nodes = nodes;
     this.cannotCut = cannot.cut;
     this.cannotLose = cannot.cut;
-    this.cannotDelay = cannot.delay;
+    this.cannotSlow = cannot.slow;
   }
 
   /** Rejects when namespaces cannot be made: then loopback is left. */
@@ -43,7 +46,10 @@ export class NamespaceNetwork implements Network {
     ];
     await run('ip', ['-batch', '-'], { input: bridgeUp.join('\n') });
     for (const node of nodes) await plugIn(node);
-    return new NamespaceNetwork(nodes, { cut: await openFilter(), delay: await probeDelay(nodes) });
+    return new NamespaceNetwork(nodes, {
+      cut: await openFilter(),
+      slow: await probeSlowness(nodes),
+    });
   }
 
   addressesOf(node: number): NodeAddresses {
@@ -61,24 +67,30 @@ export class NamespaceNetwork implements Network {
     await nft(replaceSet('cut', links));
   }
 
-  /** Delay is of whole cables: of every node that a link begins at. */
-  async worsen(links: readonly Link[], { lossPercent, delayMs }: Weather): Promise<void> {
-    const rule =
-      lossPercent > 0
-        ? `add rule ${table} lossy numgen random mod 100 < ${lossPercent} counter name touched drop`
-        : '';
-    const lossy = lossPercent > 0 ? links : [];
-    if (this.cannotLose === undefined)
-      await nft(`flush chain ${table} lossy\n${rule}\n${replaceSet('bad', lossy)}`);
-    const slow = new Set(delayMs > 0 ? links.map(({ from }) => from) : []);
-    if (this.cannotDelay === undefined)
-      for (const node of this.nodes) await setDelay(node, slow.has(node) ? delayMs : 0);
+  async lose(links: readonly Link[], percent: number): Promise<void> {
+    const drop = `numgen random mod 100 < ${percent} counter name touched drop`;
+    const rule = links.length > 0 ? `add rule ${table} lossy ${drop}` : '';
+    await nft(`flush chain ${table} lossy\n${rule}\n${replaceSet('bad', links)}`);
+  }
+
+  async slowDown(nodes: readonly number[], kilobitsPerSecond: number): Promise<void> {
+    for (const node of this.nodes) {
+      if (this.slow.delete(node)) {
+        this.held += await heldBack(node);
+        await tc(node, ['del', 'dev', 'eth0', 'root']);
+      }
+      if (!nodes.includes(node)) continue;
+      await tc(node, ['add', ...slowness(kilobitsPerSecond)]);
+      this.slow.add(node);
+    }
   }
 
   async touched(): Promise<number> {
+    const held = await Promise.all([...this.slow].map(heldBack));
+    const waiting = held.reduce((sum, packets) => sum + packets, this.held);
+    if (this.cannotCut !== undefined) return waiting;
     const listed = await run('nft', ['-j', 'list', 'counter', ...table.split(' '), 'touched']);
-    const found = /"packets": ?(\d+)/.exec(listed);
-    return Number(found?.[1] ?? 0);
+    return waiting + Number(/"packets": ?(\d+)/.exec(listed)?.[1] ?? 0);
   }
 
   close(): Promise<void> {
@@ -122,25 +134,33 @@ async function openFilter(): Promise<string | undefined> {
 }
 
 /** Why cables cannot be slowed; undefined: they can. */
-async function probeDelay(nodes: readonly number[]): Promise<string | undefined> {
+async function probeSlowness(nodes: readonly number[]): Promise<string | undefined> {
   const absent = missing(['tc', 'iproute2']);
   const [first] = nodes;
   if (absent !== undefined || first === undefined) return absent;
   try {
-    await setDelay(first, 1);
-    await setDelay(first, 0);
+    await tc(first, ['add', ...slowness(1000)]);
+    await tc(first, ['del', 'dev', 'eth0', 'root']);
     return undefined;
   } catch (error) {
-    return `the kernel has no netem (${firstLine(error)})`;
+    return `the kernel has no token bucket filter (${firstLine(error)})`;
   }
 }
 
-async function setDelay(node: number, delayMs: number): Promise<void> {
-  const change =
-    delayMs > 0
-      ? ['replace', 'dev', 'eth0', 'root', 'netem', 'delay', `${delayMs}ms`]
-      : ['replace', 'dev', 'eth0', 'root', 'pfifo_fast'];
-  await run('tc', ['-n', namespace(node), 'qdisc', ...change]);
+/** What is above the rate waits up to 400 ms, and is dropped then. */
+function slowness(kilobitsPerSecond: number): readonly string[] {
+  const rate = `${kilobitsPerSecond}kbit`;
+  return ['dev', 'eth0', 'root', 'tbf', 'rate', rate, 'burst', '16kb', 'latency', '400ms'];
+}
+
+/** Packets that had to wait, so far. */
+async function heldBack(node: number): Promise<number> {
+  const shown = await tc(node, ['show', 'dev', 'eth0'], ['-s']);
+  return Number(/overlimits (\d+)/.exec(shown)?.[1] ?? 0);
+}
+
+function tc(node: number, args: readonly string[], flags: readonly string[] = []): Promise<string> {
+  return run('tc', ['-n', namespace(node), ...flags, 'qdisc', ...args]);
 }
 
 function replaceSet(name: string, links: readonly Link[]): string {

@@ -16,25 +16,21 @@ export interface Link {
   readonly to: number;
 }
 
-export interface Weather {
-  /** Percent of packets that are dropped. */
-  readonly lossPercent: number;
-  readonly delayMs: number;
-}
-
 export interface Network {
   readonly kind: 'namespaces' | 'loopback';
   /** Why packets cannot be cut or lost, or links slowed here; undefined: they can. */
   readonly cannotCut: string | undefined;
   readonly cannotLose: string | undefined;
-  readonly cannotDelay: string | undefined;
+  readonly cannotSlow: string | undefined;
   addressesOf(node: number): NodeAddresses;
   /** The command line that runs `command` on a node's side of the network. */
   commandOn(node: number, command: readonly string[]): readonly string[];
   /** Exactly these links are cut from now on. */
   cut(links: readonly Link[]): Promise<void>;
-  /** Exactly these links are bad from now on. */
-  worsen(links: readonly Link[], weather: Weather): Promise<void>;
+  /** Exactly these links lose so many percent of their packets from now on. */
+  lose(links: readonly Link[], percent: number): Promise<void>;
+  /** Exactly what these nodes send is slow from now on: what is above the rate waits, or is dropped. */
+  slowDown(nodes: readonly number[], kilobitsPerSecond: number): Promise<void>;
   /** How many packets (or pieces of streams) were dropped or held so far. */
   touched(): Promise<number>;
   close(): Promise<void>;

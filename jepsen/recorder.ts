@@ -39,7 +39,8 @@ export class Recorder {
     try {
       const output = await act();
       const returnNs = this.nowNs();
-      this.add({ ...invocation, output: output ?? null, callNs, returnNs, status: 'ok' });
+      const told = output === undefined ? {} : { output };
+      this.add({ ...invocation, ...told, callNs, returnNs, status: 'ok' });
       return output;
     } catch (error) {
       const returnNs = this.nowNs();

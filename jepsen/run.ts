@@ -17,6 +17,7 @@ import { sandbox } from './sandbox.js';
 import { Schedule } from './schedule.js';
 import { sleep } from './shell.js';
 import { workloads } from './workloads/all.js';
+import type { Workload } from './workloads/workload.js';
 
 export interface Plan {
   readonly nodes: number;
@@ -87,19 +88,24 @@ export async function execute(
   try {
     await cluster.start();
     say(`${plan.nodes} nodes serve (${network.kind})`);
-    const field: Field = { ...surroundings, cluster, nodes, taken: new Set(), folder };
-    return {
-      plan,
-      network: network.kind,
-      skipped,
-      ...(await play({ plan, field, able, say, signal })),
-    };
+    const workload = workloadOf(plan);
+    const keys = (): readonly string[] => workload.keys.slice(-keysInUse);
+    const taken = new Set<number>();
+    const field: Field = { ...surroundings, cluster, nodes, taken, keys, folder };
+    const played = await play({ plan, field, workload, able, say, signal });
+    return { plan, network: network.kind, skipped, ...played };
   } finally {
     await cluster.stop();
     await network.close();
     process.off('exit', killAll);
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+function workloadOf({ workload, seed }: Plan): Workload {
+  const make = workloads.get(workload);
+  if (make === undefined) throw new RangeError(`there is no workload '${workload}'`);
+  return make(new Random(String(seed)).split('keys'), keysInUse);
 }
 
 async function openNetwork(
@@ -135,17 +141,15 @@ async function probe(
 async function play(options: {
   readonly plan: Plan;
   readonly field: Field;
+  readonly workload: Workload;
   readonly able: readonly Nemesis[];
   readonly say: (line: string) => void;
   readonly signal: AbortSignal;
 }): Promise<Pick<Outcome, 'operations' | 'spans' | 'verdicts' | 'coverage'>> {
-  const { plan, field, able, say, signal } = options;
+  const { plan, field, workload, able, say, signal } = options;
   const { cluster } = field;
   const random = new Random(String(plan.seed));
   const recorder = new Recorder(join(plan.report, 'history.jsonl'));
-  const make = workloads.get(plan.workload);
-  if (make === undefined) throw new RangeError(`there is no workload '${plan.workload}'`);
-  const workload = make(random.split('keys'), keysInUse);
   const clients = new Clients({
     ...plan,
     endpoints: cluster.endpoints,
@@ -174,7 +178,8 @@ async function play(options: {
       await sleep(calmMs);
       calm.abort();
     });
-    await Promise.all([faults, clients.run(calm.signal)]);
+    const working = clients.run(calm.signal).finally(stop);
+    await Promise.all([faults, working]);
     say(`${seconds(recorder.nowNs())} all faults healed, ${recorder.operations.length} operations`);
     const { program } = plan;
     const verdicts = await comeBack({ cluster, workload, actors: clients.actors, program });

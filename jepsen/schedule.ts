@@ -49,9 +49,13 @@ export class Schedule {
 
   private async play(nemesis: Nemesis, random: Random): Promise<void> {
     const { signal } = this.stopping;
+    const [gapMsMin, gapMsMax] = nemesis.gapMs;
+    // The first one soon: a short run has few.
+    let gapMs = random.integer(0, gapMsMin);
     try {
       while (!signal.aborted) {
-        await pause(random.integer(...nemesis.gapMs), signal);
+        await pause(gapMs, signal);
+        gapMs = random.integer(gapMsMin, gapMsMax);
         const holdMs = random.integer(...nemesis.holdMs);
         const leave = await this.gate.enter(nemesis.isAlone === true);
         try {

@@ -1,6 +1,8 @@
 /** What breaks things: every fault says whether it can be made here, and whether it did anything. */
 import type { Cluster } from '../cluster.js';
+import { KvError } from '../../src/client/index.js';
 import type { Random } from '../random.js';
+import { within } from '../shell.js';
 
 /** Where faults are made. */
 export interface Field {
@@ -11,6 +13,8 @@ export interface Field {
    * nobody's: they break over everything else.
    */
   readonly taken: Set<number>;
+  /** Keys that clients use just now. */
+  readonly keys: () => readonly string[];
   /** A folder of the run, for compiled programs and control files. */
   readonly folder: string;
   /** Data directories are file systems of their own, which a power cut can be played on. */
@@ -67,6 +71,27 @@ export function giveBack(field: Field, nodes: readonly number[]): void {
 export async function someLeader(field: Field, random: Random): Promise<number | undefined> {
   const leaders = [...(await field.cluster.leaders()).values()];
   return leaders.length === 0 ? undefined : random.pick(leaders);
+}
+
+/**
+ * Says something to the cluster that it may refuse, or be too broken to hear; undefined then: that is no
+ * fault of the run, but the fault has had no effect.
+ */
+export async function attempt<T>(say: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await say();
+  } catch (error) {
+    if (error instanceof KvError) return undefined;
+    throw error;
+  }
+}
+
+/** Says it until it is heard. Rejects when nobody hears it for a minute. */
+export async function insist<T>(say: () => Promise<T>): Promise<T> {
+  let heard: T | undefined;
+  const isHeard = await within(60_000, async () => (heard = await attempt(say)) !== undefined, 500);
+  if (!isHeard || heard === undefined) throw new Error('the cluster does not do what must be done');
+  return heard;
 }
 
 export const namesOf = (nodes: readonly number[]): string =>

@@ -40,7 +40,7 @@ export class AppendWorkload implements Workload {
 }
 
 /** Each try is a write of its own, and only one that was surely refused is followed by another. */
-async function append({ kv, level }: Actor, key: string, element: number): Promise<null> {
+async function append({ kv, level }: Actor, key: string, element: number): Promise<undefined> {
   for (let conflicts = 0; conflicts < conflictsMax; conflicts++) {
     const before = await valueOf({ kv, level }, key);
     const list = before === undefined ? [] : listOf(before.value);
@@ -49,7 +49,7 @@ async function append({ kv, level }: Actor, key: string, element: number): Promi
       value: bytes([...list, element].join(',')),
       ...(before === undefined ? { ifAbsent: true } : { ifRevision: before.revision }),
     });
-    if (put.applied) return null;
+    if (put.applied) return undefined;
   }
   throw new NotDone(`${conflictsMax} other appends came first`);
 }
