@@ -19,14 +19,18 @@ export async function comeBack(options: {
   readonly workload: Workload;
   readonly actors: readonly Actor[];
   readonly program: string;
+  readonly violations: readonly string[];
 }): Promise<readonly Verdict[]> {
-  const { cluster, workload, actors, program } = options;
+  const { cluster, workload, actors, program, violations } = options;
   return [
     await judge('liveness', (problems) => liveness(cluster, problems)),
     await judge('migrations', (problems) => migrations(cluster, problems)),
     await judge('final reads', (problems) => finalReads(workload, actors, problems)),
     await judge('replicas', (problems) => replicas(cluster, program, problems)),
-    await judge('processes', (problems) => processes(cluster, problems)),
+    await judge('processes', (problems) => {
+      problems.push(...violations);
+      return processes(cluster, problems);
+    }),
   ];
 }
 

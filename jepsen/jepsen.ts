@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { nemeses } from './nemesis/all.js';
+import { conclusionOf, writeReport } from './report/report.js';
 import { execute, type Outcome, type Plan } from './run.js';
 import { rerunInside } from './sandbox.js';
 import { workloads } from './workloads/all.js';
@@ -101,10 +102,52 @@ function quorateProgram(): string {
   throw new Error('dist/src/cli/quorate.js is missing: npm run build');
 }
 
-function codeOf({ verdicts, coverage }: Outcome): number {
-  if (verdicts.some(({ valid }) => valid === false)) return exitCode.anomaly;
-  if (coverage.problems.length > 0) return exitCode.rejected;
-  return verdicts.some(({ valid }) => valid === 'unknown') ? exitCode.undecided : exitCode.passed;
+/** How the run went, in the word of the report. */
+const codes: Readonly<Record<string, number>> = {
+  valid: exitCode.passed,
+  invalid: exitCode.anomaly,
+  rejected: exitCode.rejected,
+  undecided: exitCode.undecided,
+};
+
+/** Writes the report and prints its summary; the last line can be pasted. */
+function tell(outcome: Outcome): number {
+  const { plan, operations, spans, verdicts, coverage, skipped, network } = outcome;
+  const rejected = coverage.problems;
+  const skips = [...skipped].map(([name, reason]) => `${name} (${reason})`);
+  const title =
+    `jepsen: ${plan.workload}, ${plan.nodes} nodes (${network}), seed ${plan.seed}` +
+    (skips.length === 0 ? '' : `, skipped: ${skips.join('; ')}`);
+  const run = { title, command: commandOf(plan), operations, faults: spans, verdicts, rejected };
+  console.log(`\n${writeReport(plan.report, run)}`);
+  const conclusion = conclusionOf(run);
+  const effective = spans.filter(({ hadEffect }) => hadEffect).length;
+  const succeeded = operations.filter(({ status }) => status === 'ok').length;
+  const anomalies = verdicts.filter(({ valid }) => valid === false).length;
+  console.log(
+    `${conclusion}: ${plan.workload} seed ${plan.seed}, ${operations.length} operations ` +
+      `(${succeeded} ok), ${effective} of ${spans.length} faults had an effect, ` +
+      `${skipped.size} skipped, ${anomalies} failed checks; report: ${plan.report}`,
+  );
+  return codes[conclusion] ?? exitCode.broken;
+}
+
+/** What repeats the run. */
+function commandOf(plan: Plan): string {
+  const flags: Readonly<Record<string, string | number>> = {
+    nodes: plan.nodes,
+    time: plan.durationMs / 1000,
+    workload: plan.workload,
+    nemesis: plan.nemeses.join(',') || 'none',
+    seed: plan.seed,
+    shards: plan.shards,
+    replicas: plan.replicas,
+    clients: plan.clients,
+    rate: plan.rate,
+    timeout: plan.timeoutMs,
+  };
+  const words = Object.entries(flags).map(([name, value]) => `--${name} ${value}`);
+  return ['npm run jepsen --', ...words, ...(plan.leases ? ['--leases'] : [])].join(' ');
 }
 
 async function main(): Promise<number> {
@@ -129,10 +172,7 @@ async function main(): Promise<number> {
     console.log(line);
   };
   try {
-    const outcome = await execute(planOf(flags), say, stopping.signal);
-    for (const verdict of outcome.verdicts) console.log(verdict);
-    console.log(outcome.coverage);
-    return codeOf(outcome);
+    return tell(await execute(planOf(flags), say, stopping.signal));
   } catch (error) {
     console.error(error);
     return exitCode.broken;

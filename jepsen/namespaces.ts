@@ -60,7 +60,8 @@ export class NamespaceNetwork implements Network {
   }
 
   commandOn(node: number, command: readonly string[]): readonly string[] {
-    return ['ip', 'netns', 'exec', namespace(node), ...command];
+    // Not `ip netns exec`: that gives each node mounts of its own, which outlive an umount of ours.
+    return ['nsenter', `--net=/run/netns/${namespace(node)}`, ...command];
   }
 
   async cut(links: readonly Link[]): Promise<void> {

@@ -16,6 +16,8 @@ import { Recorder } from './recorder.js';
 import { sandbox } from './sandbox.js';
 import { Schedule } from './schedule.js';
 import { sleep } from './shell.js';
+import { judge } from './judging.js';
+import { Volumes } from './volumes.js';
 import { workloads } from './workloads/all.js';
 import type { Workload } from './workloads/workload.js';
 
@@ -71,15 +73,20 @@ export async function execute(
   mkdirSync(plan.report, { recursive: true });
   const nodes = Array.from({ length: plan.nodes }, (_, n) => n + 1);
   const network = await openNetwork(nodes, say);
-  const surroundings = { network, volumes: undefined };
+  const volumes = plan.nemeses.includes('power')
+    ? await Volumes.open(folder, nodes)
+    : 'no power cuts are wanted';
+  const surroundings = { network, volumes };
   const { able, skipped } = await probe(plan, { ...surroundings, folder }, say);
+  const directoryOf = (node: number): string =>
+    typeof volumes === 'string' ? join(folder, `node-${node}`) : volumes.directoryOf(node);
   const cluster = new Cluster({
     ...plan,
     network,
     logs: plan.report,
-    directoryOf: (node) => join(folder, `node-${node}`),
+    directoryOf,
     flags: { ...nodeFlags, leases: String(plan.leases) },
-    environmentOf: () => ({}),
+    environmentOf: (node) => environmentOf(able, folder, node, directoryOf(node)),
   });
   const killAll = (): void => {
     cluster.killAll();
@@ -91,15 +98,29 @@ export async function execute(
     const workload = workloadOf(plan);
     const keys = (): readonly string[] => workload.keys.slice(-keysInUse);
     const taken = new Set<number>();
-    const field: Field = { ...surroundings, cluster, nodes, taken, keys, folder };
+    const field: Field = { ...surroundings, cluster, nodes, taken, keys, folder, violations: [] };
     const played = await play({ plan, field, workload, able, say, signal });
     return { plan, network: network.kind, skipped, ...played };
   } finally {
     await cluster.stop();
     await network.close();
+    if (typeof volumes !== 'string') await volumes.close(nodes);
     process.off('exit', killAll);
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** What all of these faults need; libraries that are preloaded come together. */
+function environmentOf(
+  able: readonly Nemesis[],
+  folder: string,
+  node: number,
+  data: string,
+): Readonly<Record<string, string>> {
+  const each = able.map((nemesis) => nemesis.environmentOf?.(folder, node, data) ?? {});
+  const preloaded = new Set(each.flatMap(({ LD_PRELOAD }) => LD_PRELOAD ?? []));
+  const joined = preloaded.size > 0 ? { LD_PRELOAD: [...preloaded].join(':') } : {};
+  return Object.assign({}, ...each, joined) as Readonly<Record<string, string>>;
 }
 
 function workloadOf({ workload, seed }: Plan): Workload {
@@ -179,12 +200,14 @@ async function play(options: {
       calm.abort();
     });
     const working = clients.run(calm.signal).finally(stop);
-    await Promise.all([faults, working]);
+    const ends = await Promise.allSettled([faults, working]);
+    for (const end of ends) if (end.status === 'rejected') throw end.reason;
     say(`${seconds(recorder.nowNs())} all faults healed, ${recorder.operations.length} operations`);
     const { program } = plan;
-    const verdicts = await comeBack({ cluster, workload, actors: clients.actors, program });
+    const healed = await comeBack({ ...field, workload, actors: clients.actors, program });
     const { spans } = schedule;
     const { operations } = recorder;
+    const verdicts = [...judge(plan.workload, operations), ...healed];
     const requested = able.map(({ name }) => name);
     const coverage = coverageOf({ operations, spans, requested });
     return { operations, spans, verdicts, coverage };

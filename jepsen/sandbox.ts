@@ -33,8 +33,8 @@ export async function rerunInside(): Promise<number | undefined> {
   });
   if (way === undefined) return undefined;
   const again = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
-  // The names of network namespaces are files in /run.
-  const script = 'mount -t tmpfs none /run && exec "$@"';
+  // The names of network namespaces are files in /run; /dev/shm is where libfaketime leaves some.
+  const script = 'mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && exec "$@"';
   const child = spawn(unshare, [...way, ...namespaces, 'sh', '-c', script, 'sh', ...again], {
     stdio: 'inherit',
     env: { ...process.env, [mark]: way.length === 0 ? 'root' : 'user' },

@@ -3,6 +3,7 @@ import type { Cluster } from '../cluster.js';
 import { KvError } from '../../src/client/index.js';
 import type { Random } from '../random.js';
 import { within } from '../shell.js';
+import type { Volumes } from '../volumes.js';
 
 /** Where faults are made. */
 export interface Field {
@@ -17,13 +18,10 @@ export interface Field {
   readonly keys: () => readonly string[];
   /** A folder of the run, for compiled programs and control files. */
   readonly folder: string;
-  /** Data directories are file systems of their own, which a power cut can be played on. */
-  readonly volumes: Volumes | undefined;
-}
-
-export interface Volumes {
-  /** Drops what is not on disk, unmounts, and mounts again. The node must not run. */
-  cutPower(node: number): Promise<void>;
+  /** Of the kind that a power cut can be played on, or why there are none. */
+  readonly volumes: Volumes | string;
+  /** What no node may do, and one did: noticed while a fault was made. */
+  readonly violations: string[];
 }
 
 export interface Fault {
@@ -46,6 +44,8 @@ export interface Nemesis {
   readonly isAlone?: boolean;
   /** Why it cannot be done on this machine; undefined: it can. Asked once, before the nodes start. */
   probe(field: Pick<Field, 'folder'> & Surroundings): Promise<string | undefined>;
+  /** What the process of every node needs to have in its environment; LD_PRELOAD is joined. */
+  environmentOf?(folder: string, node: number, data: string): Readonly<Record<string, string>>;
   /** Undefined: there is nobody to do it to just now. */
   inject(field: Field, random: Random): Promise<Fault | undefined>;
 }
@@ -53,7 +53,7 @@ export interface Nemesis {
 /** What is known before there are nodes. */
 export interface Surroundings {
   readonly network: Cluster['network'];
-  readonly volumes: Volumes | undefined;
+  readonly volumes: Volumes | string;
 }
 
 /** Takes `count` nodes that nobody is breaking, in the order given; fewer when there are fewer. */
