@@ -7,13 +7,16 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
 import { promisify } from 'node:util';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { LocalCluster } from '../src/cli/local-cluster.js';
 import { printTable } from '../src/cli/output.js';
 import { QuorateClient } from '../src/client/index.js';
 import { projectRoot } from './project-root.js';
 import { measureIdleGroups } from './bench/idle-groups.js';
+import { generateLoad } from './bench/load.js';
 import { measureMigrations } from './bench/migrations.js';
+import { raceEtcd } from './bench/race.js';
+import { raceRedis } from './bench/race-redis.js';
 import { cpuSeconds, rssMiB } from './bench/process-figures.js';
 import type { LoadResult, LoadSpec } from './bench/load-generator.js';
 
@@ -31,6 +34,7 @@ interface Options {
   readonly kills: number;
   readonly groups: number;
   readonly only: string | undefined;
+  readonly scale: number;
 }
 
 interface Case {
@@ -61,17 +65,6 @@ interface Turn extends LoadResult {
   readonly cpuUsPerOperation: number;
 }
 
-async function generate(spec: LoadSpec): Promise<LoadResult> {
-  const program = join(import.meta.dirname, `bench/load-generator${extname(import.meta.filename)}`);
-  const { stdout } = await run(
-    process.execPath,
-    [...process.execArgv, program, JSON.stringify(spec)],
-    { timeout: (spec.seconds + 60) * 1000 },
-  );
-  // Our own program's output.
-  return JSON.parse(stdout) as LoadResult;
-}
-
 /** CPU seconds of all nodes so far. */
 function cpuSecondsOf(cluster: LocalCluster): number {
   return cluster.nodes.reduce((sum, { node }) => sum + cpuSeconds(cluster.pid(node)), 0);
@@ -82,10 +75,8 @@ const median = (values: readonly number[]): number =>
 
 async function turn(cluster: LocalCluster, spec: LoadSpec): Promise<Turn> {
   const before = cpuSecondsOf(cluster);
-  const result = await generate(spec);
+  const result = await generateLoad(spec);
   const cpu = cpuSecondsOf(cluster) - before;
-  if (result.errors > 0)
-    throw new Error(`${result.errors} operations failed: ${result.firstError}`);
   return { ...result, cpuUsPerOperation: (cpu * 1e6) / Math.max(1, result.operations) };
 }
 
@@ -171,7 +162,7 @@ async function restart(cluster: LocalCluster, options: Options): Promise<void> {
     batch: 128,
     keys: options.keys,
   } as const;
-  await generate({
+  await generateLoad({
     ...spec,
     endpoints: [cluster.node(leader).clientAddress],
     seconds: 300,
@@ -215,6 +206,8 @@ async function main(): Promise<void> {
     .option('--kills <n>', 'of the leader', '20')
     .option('--groups <n>', 'idle ones, on each of three nodes', '1000')
     .option('--only <text>', 'only the load cases whose name has this')
+    .addOption(new Option('--vs <store>', 'race another store instead').choices(['etcd', 'redis']))
+    .option('--scale <share>', 'of the calls of a race', '1')
     .parse()
     .opts<Record<string, string>>();
   const options: Options = {
@@ -224,6 +217,7 @@ async function main(): Promise<void> {
     kills: Number(flags['kills']),
     groups: Number(flags['groups']),
     only: flags['only'],
+    scale: Number(flags['scale']),
   };
   const { stdout: commit } = await run('git', ['rev-parse', '--short', 'HEAD'], {
     cwd: projectRoot,
@@ -232,6 +226,8 @@ async function main(): Promise<void> {
     `${new Date().toISOString().slice(0, 10)}, ${cpus().length} x ${cpus()[0]?.model ?? ''}, Node ${process.version}, commit ${commit.trim()}`,
   );
   console.log(`npm run bench -- ${process.argv.slice(2).join(' ')}\n`);
+  if (flags['vs'] === 'etcd') return raceEtcd(options);
+  if (flags['vs'] === 'redis') return raceRedis(options);
   const directory = mkdtempSync(join(tmpdir(), 'quorate-bench-'));
   const cluster = await LocalCluster.start({
     nodes: 3,

@@ -1,0 +1,288 @@
+/**
+ * `npm run bench -- --vs etcd`: this project and another store under the same load from the same tool, in
+ * turns, each on fresh directories. What counts is the ratio within a turn: absolute figures are the
+ * machine's. That each put took effect and each get brought its value is checked.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { printTable } from '../../src/cli/output.js';
+import { makeCalls } from './h2load.js';
+import { requirePrograms } from './packages.js';
+import { cpuSeconds } from './process-figures.js';
+import { generateLoad } from './load.js';
+import { startEtcd } from './raced-etcd.js';
+import { startQuorate } from './raced-quorate.js';
+import type { RacedStore } from './raced-store.js';
+
+export interface RaceOptions {
+  readonly turns: number;
+  /** Share of the calls of each case: less is quicker and noisier. */
+  readonly scale: number;
+  readonly only: string | undefined;
+}
+
+interface RaceCase {
+  readonly name: string;
+  readonly operation: 'put' | 'get';
+  readonly connections: number;
+  readonly streams: number;
+  /** Bodies, each on a key of its own, sent by a process of its own. */
+  readonly bodies: number;
+  readonly calls: number;
+  /** Times the other store's throughput; of one client its speed. */
+  readonly bar: number;
+}
+
+const cases: readonly RaceCase[] = [
+  {
+    name: 'put 1 x 1',
+    operation: 'put',
+    connections: 1,
+    streams: 1,
+    bodies: 1,
+    calls: 3000,
+    bar: 1.1,
+  },
+  {
+    name: 'put 64 x 1',
+    operation: 'put',
+    connections: 64,
+    streams: 1,
+    bodies: 1,
+    calls: 40_000,
+    bar: 1.3,
+  },
+  {
+    name: 'put 64 x 16',
+    operation: 'put',
+    connections: 64,
+    streams: 16,
+    bodies: 1,
+    calls: 80_000,
+    bar: 1.4,
+  },
+  {
+    name: 'put 64 x 16, 8 keys',
+    operation: 'put',
+    connections: 64,
+    streams: 16,
+    bodies: 8,
+    calls: 80_000,
+    bar: 1.4,
+  },
+  {
+    name: 'put 1000 x 1',
+    operation: 'put',
+    connections: 1000,
+    streams: 1,
+    bodies: 1,
+    calls: 40_000,
+    bar: 1.1,
+  },
+  {
+    name: 'get 1 x 1',
+    operation: 'get',
+    connections: 1,
+    streams: 1,
+    bodies: 1,
+    calls: 6000,
+    bar: 1.1,
+  },
+  {
+    name: 'get 64 x 1',
+    operation: 'get',
+    connections: 64,
+    streams: 1,
+    bodies: 1,
+    calls: 60_000,
+    bar: 1.3,
+  },
+  {
+    name: 'get 64 x 16',
+    operation: 'get',
+    connections: 64,
+    streams: 16,
+    bodies: 1,
+    calls: 100_000,
+    bar: 1.4,
+  },
+];
+
+const value = Buffer.alloc(256, 'v');
+/** Before what is measured: code is compiled, connections of the nodes stand. */
+const warmUpShare = 0.25;
+
+interface Result {
+  readonly perSecond: number;
+  readonly cpuUs: number;
+  readonly p50Us: number;
+  readonly p99Us: number;
+}
+
+const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+
+/** Of batches on Pipeline streams, as the client of this project sends them. */
+const batchBars = { put: 3, get: 5 };
+const batchSeconds = 8;
+
+/** Sixteen bytes each, in slots of their own. */
+const keysOf = (count: number): string[] =>
+  Array.from({ length: count }, (_, n) => `race-key-${String(n).padStart(7, '0')}`);
+
+async function drive(
+  store: RacedStore,
+  { operation, connections, streams, bodies, calls }: RaceCase,
+  directory: string,
+): Promise<Result> {
+  const keys = keysOf(bodies);
+  for (const key of keys) await store.put(key, value);
+  const isPut = operation === 'put';
+  const load = {
+    addresses: store.addresses.slice(0, 1),
+    path: isPut ? store.putPath : store.getPath,
+    bodies: keys.map((key) => (isPut ? store.putBody(key, value) : store.getBody(key))),
+    connections,
+    streams,
+    directory,
+  };
+  const warmUp = Math.ceil((calls * warmUpShare) / bodies) * bodies;
+  await makeCalls({ ...load, calls: Math.max(warmUp, connections) });
+  const cpu = (): number => store.pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
+  const [appliedBefore, cpuBefore] = [await store.putsApplied(keys), cpu()];
+  const { seconds, p50Us, p99Us, replyBytes } = await makeCalls({ ...load, calls });
+  const cpuUs = ((cpu() - cpuBefore) * 1e6) / calls;
+  const applied = (await store.putsApplied(keys)) - appliedBefore;
+  if (applied !== (isPut ? calls : 0))
+    throw new Error(`${store.name}: ${calls} calls answered, ${applied} puts applied`);
+  if (!isPut && replyBytes < calls * value.byteLength)
+    throw new Error(`${store.name}: ${calls} gets brought ${replyBytes} bytes: values are missing`);
+  return { perSecond: calls / seconds, cpuUs, p50Us, p99Us };
+}
+
+function turnOf(start: (directory: string) => Promise<RacedStore>, one: RaceCase): Promise<Result> {
+  return inDirectory(async (directory) => {
+    const store = await start(directory);
+    try {
+      return await drive(store, one, directory);
+    } finally {
+      await store.stop();
+    }
+  });
+}
+
+async function inDirectory<T>(work: (directory: string) => Promise<T>): Promise<T> {
+  const directory = mkdtempSync(join(tmpdir(), 'quorate-race-'));
+  try {
+    return await work(directory);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+function rowOf(
+  { name, bar }: Pick<RaceCase, 'name' | 'bar'>,
+  ours: readonly Result[],
+  theirs: readonly Result[],
+): string[] {
+  const ratios = ours.map(({ perSecond }, n) => perSecond / (theirs[n]?.perSecond ?? Number.NaN));
+  const ratio = median(ratios);
+  const rate = (all: readonly Result[]): string =>
+    Math.round(median(all.map(({ perSecond }) => perSecond))).toLocaleString('en');
+  const ms = (all: readonly Result[], of: 'p50Us' | 'p99Us'): string =>
+    shownFigure(median(all.map((each) => each[of])) / 1000, 2);
+  const cpu = (all: readonly Result[]): string =>
+    shownFigure(median(all.map(({ cpuUs }) => cpuUs)), 0);
+  return [
+    name,
+    rate(theirs),
+    rate(ours),
+    `${ratio.toFixed(2)} (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})`,
+    `${bar.toFixed(1)} ${ratio >= bar ? 'met' : 'missed'}`,
+    `${ms(theirs, 'p50Us')}, ${ms(ours, 'p50Us')}`,
+    `${ms(theirs, 'p99Us')}, ${ms(ours, 'p99Us')}`,
+    `${cpu(theirs)}, ${cpu(ours)}`,
+  ];
+}
+
+/** Batches against the best figure of the other store, whose protocol has none for single keys. */
+async function batches(
+  operation: 'put' | 'get',
+  turns: number,
+  best: number,
+  scale: number,
+): Promise<string[]> {
+  const results: Result[] = [];
+  for (let turn = 0; turn < turns; turn++)
+    results.push(await inDirectory((directory) => batchTurn(directory, operation, scale)));
+  const theirs = results.map(() => ({ perSecond: best, cpuUs: NaN, p50Us: NaN, p99Us: NaN }));
+  const bar = batchBars[operation];
+  return rowOf({ name: `Pipeline ${operation}, 128 a batch; etcd's best`, bar }, results, theirs);
+}
+
+async function batchTurn(
+  directory: string,
+  operation: 'put' | 'get',
+  scale: number,
+): Promise<Result> {
+  const store = await startQuorate(directory);
+  const spec = {
+    endpoints: store.addresses.slice(0, 1),
+    ...{ connections: 4, streams: 8, batch: 128, keys: 100_000, valueBytes: value.byteLength },
+  };
+  try {
+    await generateLoad({ ...spec, operation: 'put', seconds: 60, operationsMax: spec.keys });
+    const cpu = (): number => store.pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
+    const before = cpu();
+    const seconds = batchSeconds * Math.max(0.2, scale);
+    const result = await generateLoad({ ...spec, operation, seconds, operationsMax: 0 });
+    const cpuUs = ((cpu() - before) * 1e6) / result.operations;
+    return { ...result, perSecond: result.operations / result.seconds, cpuUs };
+  } finally {
+    await store.stop();
+  }
+}
+
+const rateOf = ({ perSecond }: Result): number => perSecond;
+
+function shown(row: string[]): string[] {
+  process.stderr.write(`${row.slice(0, 5).join(' | ')}\n`);
+  return row;
+}
+
+const shownFigure = (figure: number, digits: number): string =>
+  Number.isNaN(figure) ? '-' : figure.toFixed(digits);
+
+export async function raceEtcd({ turns, scale, only }: RaceOptions): Promise<void> {
+  requirePrograms({ etcd: 'etcd-server', h2load: 'nghttp2-client' });
+  const rows: string[][] = [];
+  const best = { put: 0, get: 0 };
+  for (const each of cases.filter(({ name }) => only === undefined || name.includes(only))) {
+    const unit = each.bodies * each.connections;
+    const calls = Math.max(1, Math.round((each.calls * scale) / unit)) * unit;
+    const [theirs, ours]: [Result[], Result[]] = [[], []];
+    for (let turn = 0; turn < turns; turn++) {
+      theirs.push(await turnOf(startEtcd, { ...each, calls }));
+      ours.push(await turnOf(startQuorate, { ...each, calls }));
+    }
+    best[each.operation] = Math.max(best[each.operation], median(theirs.map(rateOf)));
+    rows.push(shown(rowOf(each, ours, theirs)));
+  }
+  for (const operation of ['put', 'get'] as const)
+    if (best[operation] > 0)
+      rows.push(shown(await batches(operation, turns, best[operation], scale)));
+  printTable(
+    [
+      'case',
+      'etcd /s',
+      'Quorate /s',
+      'ratio (spread)',
+      'bar',
+      'p50 ms: etcd, Quorate',
+      'p99 ms',
+      'CPU us/op (3 nodes)',
+    ],
+    rows,
+  );
+}
