@@ -96,6 +96,7 @@ export class Cluster {
     const child = spawn(program, args, { stdio: ['ignore', log, log] });
     closeSync(log);
     this.processes.set(node, child);
+    if (child.pid !== undefined) this.network.runs(node, child.pid);
     child.once('exit', (code, signal) => {
       if (this.processes.get(node) !== child || this.doomed.has(node)) return;
       this.unexpected.push({ node, how: signal ?? `exit code ${code}`, atMs: performance.now() });

@@ -18,8 +18,8 @@ export interface NemesisCoverage {
 }
 
 /** Operations that must have succeeded: in the whole run, and while any fault lasted. */
-const okMin = 200;
-const okDuringFaultsMin = 50;
+const okMin = 100;
+const okDuringFaultsMin = 20;
 
 /** `requested`: nemeses that could run here. */
 export function coverageOf(options: {

@@ -64,6 +64,10 @@ export class NamespaceNetwork implements Network {
     return ['nsenter', `--net=/run/netns/${namespace(node)}`, ...command];
   }
 
+  runs(): void {
+    // Packets tell by themselves where they come from.
+  }
+
   async cut(links: readonly Link[]): Promise<void> {
     await nft(replaceSet('cut', links));
   }

@@ -25,6 +25,8 @@ export interface Network {
   addressesOf(node: number): NodeAddresses;
   /** The command line that runs `command` on a node's side of the network. */
   commandOn(node: number, command: readonly string[]): readonly string[];
+  /** The process of a node has begun. */
+  runs(node: number, pid: number): void;
   /** Exactly these links are cut from now on. */
   cut(links: readonly Link[]): Promise<void>;
   /** Exactly these links lose so many percent of their packets from now on. */

@@ -1,5 +1,5 @@
 /** One run: a cluster, clients, faults; then everything heals, and what happened is judged. */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Clients } from './clients.js';
@@ -7,6 +7,7 @@ import { Cluster } from './cluster.js';
 import { coverageOf, type Coverage } from './coverage.js';
 import { comeBack } from './healing.js';
 import type { FaultSpan, Operation, Verdict } from './history.js';
+import { LoopbackNetwork } from './loopback.js';
 import { NamespaceNetwork } from './namespaces.js';
 import { nemeses as allNemeses } from './nemesis/all.js';
 import type { Field, Nemesis, Surroundings } from './nemesis/nemesis.js';
@@ -100,6 +101,7 @@ export async function execute(
     const taken = new Set<number>();
     const field: Field = { ...surroundings, cluster, nodes, taken, keys, folder, violations: [] };
     const played = await play({ plan, field, workload, able, say, signal });
+    if (played.verdicts.some(({ valid }) => valid === false)) await keepData(plan, field);
     return { plan, network: network.kind, skipped, ...played };
   } finally {
     await cluster.stop();
@@ -108,6 +110,13 @@ export async function execute(
     process.off('exit', killAll);
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Of a failed run the data is worth as much as the logs. */
+async function keepData({ report }: Plan, { cluster, nodes }: Field): Promise<void> {
+  await cluster.stop();
+  for (const node of nodes)
+    cpSync(cluster.directoryOf(node), join(report, 'data', `node-${node}`), { recursive: true });
 }
 
 /** What all of these faults need; libraries that are preloaded come together. */
@@ -133,9 +142,14 @@ async function openNetwork(
   nodes: readonly number[],
   say: (line: string) => void,
 ): Promise<Network> {
-  if (sandbox() === 'none') throw new Error('no namespaces');
-  say(`namespaces of its own (${sandbox()})`);
-  return NamespaceNetwork.open(nodes);
+  if (sandbox() !== 'none') {
+    try {
+      return await NamespaceNetwork.open(nodes);
+    } catch (error) {
+      say(`no network namespaces (${String(error)}): loopback instead`);
+    }
+  }
+  return LoopbackNetwork.open(nodes);
 }
 
 /** Which of the requested faults can be made here. */

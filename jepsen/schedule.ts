@@ -20,17 +20,27 @@ export class Schedule {
   readonly spans: FaultSpan[] = [];
   private readonly options: ScheduleOptions;
   private readonly gate = new Gate();
+  private isLate = false;
   private readonly stopping = new AbortController();
 
   constructor(options: ScheduleOptions) {
     this.options = options;
   }
 
-  /** Resolves when the time is over and every fault is healed. Rejects when one cannot be healed. */
+  /**
+   * Resolves when the time is over and every fault is healed. Takes up to twice the time as long as one
+   * of the nemeses has had no effect yet. Rejects when a fault cannot be healed.
+   */
   async run(): Promise<void> {
-    const timer = setTimeout(() => {
+    const { durationMs } = this.options;
+    const over = (): void => {
+      if (this.isComplete()) this.stop();
+      else this.isLate = true;
+    };
+    const timer = setTimeout(over, durationMs);
+    const lastTimer = setTimeout(() => {
       this.stop();
-    }, this.options.durationMs);
+    }, 2 * durationMs);
     try {
       const { nemeses, random } = this.options;
       const each = nemeses.map((nemesis) => this.play(nemesis, random.split(nemesis.name)));
@@ -39,7 +49,14 @@ export class Schedule {
       if (failed !== undefined) throw failed.reason;
     } finally {
       clearTimeout(timer);
+      clearTimeout(lastTimer);
     }
+  }
+
+  private isComplete(): boolean {
+    return this.options.nemeses.every(({ name }) =>
+      this.spans.some(({ nemesis, hadEffect }) => nemesis === name && hadEffect),
+    );
   }
 
   /** Heals everything and ends. */
@@ -84,6 +101,7 @@ export class Schedule {
     say(`- ${name}, ${Math.round((toNs - fromNs) / 1e6)} ms${hadEffect ? '' : ', WITHOUT EFFECT'}`);
     const { what, target } = fault;
     this.spans.push({ nemesis: nemesis.name, what, target, fromNs, toNs, hadEffect });
+    if (this.isLate && this.isComplete()) this.stop();
   }
 }
 
