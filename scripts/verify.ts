@@ -1,0 +1,81 @@
+/**
+ * `npm run verify`: everything that proves the program, one part after the other, one line each. A part
+ * that fails shows the end of what it printed. The last line is `N passed, N failed`.
+ */
+import { spawn } from 'node:child_process';
+import { Command, InvalidArgumentError } from 'commander';
+import { projectRoot } from './project-root.js';
+
+interface Part {
+  readonly name: string;
+  readonly command: readonly [string, ...string[]];
+}
+
+const parts: readonly Part[] = [
+  { name: 'tests', command: ['npm', 'test', '--silent'] },
+  { name: 'simulation', command: ['node', 'dist/scripts/sim.js', '--seeds', '500'] },
+  { name: 'jepsen', command: ['node', 'dist/jepsen/jepsen.js', '--smoke'] },
+];
+
+/** Of the output of a part that failed. */
+const tailLines = 60;
+
+interface Count {
+  readonly passed: number;
+  readonly failed: number;
+}
+
+/** A part that counts nothing itself counts as one. */
+async function runPart({ name, command }: Part): Promise<Count> {
+  const begunAt = performance.now();
+  const { code, output } = await run(command);
+  const lines = output.trimEnd().split('\n');
+  const counted = /^(\d+) passed, (\d+) failed/.exec(lines.at(-1) ?? '');
+  const own = { passed: Number(counted?.[1] ?? code === 0), failed: Number(counted?.[2] ?? 0) };
+  // A part that ends badly has failed, whatever it counted.
+  const count = code === 0 ? own : { ...own, failed: Math.max(1, own.failed) };
+  const seconds = Math.round((performance.now() - begunAt) / 1000);
+  if (code !== 0) console.log(lines.slice(-tailLines).join('\n'));
+  const word = code === 0 ? 'ok' : 'FAILED';
+  console.log(`${word.padEnd(6)} ${name}, ${seconds} s: ${lines.at(-1) ?? ''}`);
+  return count;
+}
+
+function run([program, ...args]: Part['command']): Promise<{ code: number; output: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program === 'node' ? process.execPath : program, args, {
+      cwd: projectRoot,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (piece: Buffer) => (output += piece.toString()));
+    child.on('error', reject);
+    child.on('close', (code) => {
+      resolve({ code: code ?? 1, output });
+    });
+  });
+}
+
+function chosen(names: string): readonly Part[] {
+  return names.split(',').map((name) => {
+    const part = parts.find((each) => each.name === name);
+    if (part !== undefined) return part;
+    throw new InvalidArgumentError(`must be some of ${parts.map((each) => each.name).join(',')}.`);
+  });
+}
+
+const { only = parts } = new Command('verify')
+  .description('Runs everything that proves the program.')
+  .option('--only <parts>', parts.map(({ name }) => name).join(','), chosen)
+  .parse()
+  .opts<{ only?: readonly Part[] }>();
+
+let [passed, failed] = [0, 0];
+for (const part of only) {
+  const count = await runPart(part);
+  passed += count.passed;
+  failed += count.failed;
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;
