@@ -66,6 +66,12 @@ export class ByteWriter {
     this.buffer.writeUInt32BE(value >>> 0, at);
   }
 
+  /** Writes over eight bytes that were written before. */
+  patchU64(at: number, value: number): void {
+    this.patchU32(at, Math.floor(value / 2 ** 32));
+    this.patchU32(at + 4, value);
+  }
+
   /** What was written so far; aliases the buffer until `take`. */
   view(from = 0): Buffer {
     return this.buffer.subarray(from, this.length);

@@ -124,8 +124,7 @@ export function methodName(path: string): string {
 
 /** Without a status the client has gone before its answer. */
 function codeOf({ sentHeaders, sentTrailers }: ServerHttp2Stream): string {
-  const sent: Readonly<Record<string, unknown>> = { ...sentHeaders, ...sentTrailers };
-  const code = sent['grpc-status'];
+  const code = sentTrailers?.['grpc-status'] ?? sentHeaders?.['grpc-status'];
   return code === undefined ? 'CANCELLED' : (statusCodes[Number(code)] ?? 'UNKNOWN');
 }
 

@@ -18,6 +18,8 @@ export class Deadlines {
   private readonly waiting = new Set<Expiring>();
   private stop: Cancel | undefined;
   private closed = false;
+  /** None of those that wait is due earlier. */
+  private soonestMs = Number.POSITIVE_INFINITY;
   private readonly clock: Clock;
 
   constructor(clock: Clock) {
@@ -27,6 +29,7 @@ export class Deadlines {
   /** Begins to watch. The owner calls `leave` when its wait is over. */
   enter(wait: Expiring): void {
     this.waiting.add(wait);
+    this.soonestMs = Math.min(this.soonestMs, wait.deadlineMs);
     if (this.closed) return;
     this.stop ??= this.clock.every(resolutionMs, () => {
       this.expireDue();
@@ -54,8 +57,13 @@ export class Deadlines {
       return;
     }
     const now = this.clock.monotonicMs();
+    if (now < this.soonestMs) return;
+    this.soonestMs = Number.POSITIVE_INFINITY;
     for (const wait of this.waiting) {
-      if (wait.deadlineMs > now) continue;
+      if (wait.deadlineMs > now) {
+        this.soonestMs = Math.min(this.soonestMs, wait.deadlineMs);
+        continue;
+      }
       this.waiting.delete(wait);
       wait.expire();
     }

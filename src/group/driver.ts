@@ -71,6 +71,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   private leading = false;
   closed = false;
   private outdatedBy: Generation = 0;
+  private readonly lastOfTurn: (() => void)[] = [];
   private readonly counts = {
     proposals: 0,
     proposalsRefused: 0,
@@ -158,6 +159,11 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
         refuse(reasonOf(verdict));
       }
     }
+  }
+
+  atEndOfTurn(run: () => void): void {
+    this.lastOfTurn.push(run);
+    this.surroundings.wake();
   }
 
   readIndex({ lease }: { readonly lease: boolean }, done: ReadDone): void {
@@ -286,10 +292,15 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     }
   }
 
+  private endTurn(): void {
+    for (const run of this.lastOfTurn.splice(0)) run();
+  }
+
   /** Everything the core wants done now. Called by the host at the end of a turn. */
   pump(): void {
     if (this.closed) return;
     try {
+      this.endTurn();
       this.reads.ask();
       while (this.node.hasReady()) this.carryOut(this.node.ready());
       this.noticeLeadership();
@@ -303,6 +314,7 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.closed = true;
     // Its keys may be about to go: a read or scan under way must not take what is left for the whole.
     this.caughtUpAtMs = Number.NEGATIVE_INFINITY;
+    this.endTurn();
     this.proposals.loseAll('closed');
     this.reads.failAll('closed');
     this.applier.loseWaiters('closed');

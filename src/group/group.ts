@@ -76,6 +76,8 @@ export interface Group<R> {
   readonly caughtUpAtMs: number;
   /** `done` is called exactly once, never synchronously. The bytes are the entry's payload. */
   propose(data: Uint8Array, done: (outcome: ProposeOutcome<R>) => void): void;
+  /** Calls `run` at the end of this turn of the event loop, in time for what it proposes to go out then. */
+  atEndOfTurn(run: () => void): void;
   /** Works on leader and follower. `done` is called exactly once. */
   readIndex(options: { readonly lease: boolean }, done: (outcome: ReadOutcome) => void): void;
   changeMembership(

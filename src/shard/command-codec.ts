@@ -36,6 +36,9 @@ const conditionKind = { none: 0, absent: 1, revision: 2 } as const;
 const compareKind = { exists: 1, revision: 2, value: 3 } as const;
 const dueKinds = { key: 1, session: 2 } as const;
 const clientIdBytes = 16;
+/** Behind version and kind; then the count of a command of writes. */
+const logTimeAt = 2;
+const countAt = logTimeAt + 8;
 
 /** A key or session record that is due to go: judged again when it is applied. */
 export interface Due {
@@ -82,14 +85,37 @@ function begin(kind: number, logTimeMs: number): ByteWriter {
 }
 
 export function encodeWrites(writes: readonly Write[], logTimeMs: number): Uint8Array {
-  const writer = begin(commandKind.writes, logTimeMs);
-  writer.u32(writes.length);
-  for (const { operation, session } of writes) {
-    writer.u8(session === undefined ? 0 : 1);
-    if (session !== undefined) encodeSession(writer, session);
-    encodeOperation(writer, operation);
+  const encoder = new WritesEncoder();
+  for (const write of writes) encoder.add(write);
+  return encoder.take(logTimeMs);
+}
+
+/** A command of writes that come one by one; its log time is known last. */
+export class WritesEncoder {
+  count = 0;
+  private readonly writer = begin(commandKind.writes, 0);
+
+  constructor() {
+    this.writer.u32(0);
   }
-  return writer.take();
+
+  get byteLength(): number {
+    return this.writer.size;
+  }
+
+  add({ operation, session }: Write): void {
+    this.count++;
+    this.writer.u8(session === undefined ? 0 : 1);
+    if (session !== undefined) encodeSession(this.writer, session);
+    encodeOperation(this.writer, operation);
+  }
+
+  /** Nothing can be added afterwards. */
+  take(logTimeMs: number): Uint8Array {
+    this.writer.patchU64(logTimeAt, logTimeMs);
+    this.writer.patchU32(countAt, this.count);
+    return this.writer.take();
+  }
 }
 
 export function encodeExpire(due: readonly Due[], logTimeMs: number): Uint8Array {

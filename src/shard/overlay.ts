@@ -8,14 +8,16 @@ import type { Engine, EngineBatch } from '../../storage/index.js';
 const textOf = (key: Uint8Array): string =>
   Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('latin1');
 
-interface Cell {
+/** One key and what stands there; not to be changed but through `Overlay.set`. */
+export interface Cell {
   readonly key: Uint8Array;
-  value: Uint8Array | undefined;
-  changed: boolean;
+  readonly value: Uint8Array | undefined;
 }
 
+type OwnCell = { -readonly [K in keyof Cell]: Cell[K] } & { changed: boolean };
+
 export class Overlay {
-  private readonly cells = new Map<string, Cell>();
+  private readonly cells = new Map<string, OwnCell>();
 
   private constructor(keys: readonly Uint8Array[], values: readonly (Uint8Array | undefined)[]) {
     for (const [n, key] of keys.entries()) {
@@ -29,19 +31,31 @@ export class Overlay {
   }
 
   /** Throws for a key that was not loaded: the batch did not say that it needs it. */
-  get(key: Uint8Array): Uint8Array | undefined {
+  find(key: Uint8Array): Cell {
     const cell = this.cells.get(textOf(key));
     if (cell === undefined)
       throw new RangeError('overlay: a key was not loaded before it was read');
-    return cell.value;
+    return cell;
+  }
+
+  get(key: Uint8Array): Uint8Array | undefined {
+    return this.find(key).value;
+  }
+
+  /** `cell`: from `find`. */
+  set(cell: Cell, value: Uint8Array | undefined): void {
+    // Every cell is one of this class.
+    const own = cell as OwnCell;
+    own.value = value;
+    own.changed = true;
   }
 
   put(key: Uint8Array, value: Uint8Array): void {
-    this.set(key, value);
+    this.write(key, value);
   }
 
   delete(key: Uint8Array): void {
-    this.set(key, undefined);
+    this.write(key, undefined);
   }
 
   writeTo(batch: EngineBatch): void {
@@ -52,13 +66,10 @@ export class Overlay {
     }
   }
 
-  private set(key: Uint8Array, value: Uint8Array | undefined): void {
+  private write(key: Uint8Array, value: Uint8Array | undefined): void {
     const text = textOf(key);
     const cell = this.cells.get(text);
     if (cell === undefined) this.cells.set(text, { key, value, changed: true });
-    else {
-      cell.value = value;
-      cell.changed = true;
-    }
+    else this.set(cell, value);
   }
 }

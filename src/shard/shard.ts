@@ -10,7 +10,7 @@ import type { Log } from '../observe/log.js';
 import type { Slot } from '../router/slot.js';
 import type { SlotSpan } from '../router/slot-spans.js';
 import { routingRefusal, slotOfWrite } from './apply-run.js';
-import { encodeFound, encodeHash, encodeMigrationStep, encodeWrites } from './command-codec.js';
+import { encodeFound, encodeHash, encodeMigrationStep } from './command-codec.js';
 import type { CommandResult, Write, WriteResult } from './command.js';
 import { ExpirySweep } from './expiry-sweep.js';
 import { LogTime } from './log-time.js';
@@ -24,6 +24,7 @@ import { changesPart, scanPart, type ChunkRoom, type ExportSource } from './slot
 import { SlotLoad } from './slot-load.js';
 import type { SlotPosition } from './slot-position.js';
 import type { SlotState } from './slot-state.js';
+import { TurnWrites } from './turn-writes.js';
 
 export type { ReadLevel } from './read-gate.js';
 export type { ReadDone, ReadResult } from './shard-reads.js';
@@ -60,6 +61,7 @@ export class Shard {
   private readonly time: LogTime;
   private readonly gate: ReadGate;
   private readonly load: SlotLoad;
+  private readonly turnWrites: TurnWrites;
   private readonly reads: ShardReads;
   private readonly scans: ShardScans;
   private readonly expiry: ExpirySweep;
@@ -75,6 +77,7 @@ export class Shard {
     this.machine = machine;
     this.gate = new ReadGate({ group, machine, clock });
     this.load = new SlotLoad(clock);
+    this.turnWrites = new TurnWrites(group, () => this.time.now(machine.logTimeMs));
     const sources = { machine, gate: this.gate, load: this.load, nowMs: () => this.nowMs, onFatal };
     this.reads = new ShardReads(sources);
     this.scans = new ShardScans(sources);
@@ -182,10 +185,10 @@ export class Shard {
       return;
     }
     call.mayHaveApplied = true;
-    this.group.propose(encodeWrites(stamped, logTimeMs), (outcome) => {
+    this.turnWrites.add(stamped, (outcome) => {
       if (outcome.kind === 'applied') {
-        const { result } = outcome;
-        done(undefined, { ...result, positionOf: positionAt(result.logTimeMs) });
+        const { results, logTimeMs: appliedMs } = outcome;
+        done(undefined, { logTimeMs: appliedMs, results, positionOf: positionAt(appliedMs) });
         return;
       }
       if (outcome.kind === 'notApplied') call.mayHaveApplied = false;

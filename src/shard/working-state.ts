@@ -17,7 +17,7 @@ import type { SlotSpan } from '../router/slot-spans.js';
 import type { Due } from './command-codec.js';
 import { addSum, recordSum, subtractSum } from './content-sum.js';
 import { DueTimes, expiryKey } from './expiry-index.js';
-import type { Overlay } from './overlay.js';
+import type { Cell, Overlay } from './overlay.js';
 import { changeKey, changesOf, type RecordKind } from './change-index.js';
 import {
   absentSlotState,
@@ -46,6 +46,12 @@ export interface WorkingStateOptions {
   readonly before: (slot: Slot) => SlotState | undefined;
 }
 
+/** Where a record was found. Keys are told apart by identity: they belong to the command. */
+interface FoundRecord extends SlotPlace {
+  readonly key: Uint8Array;
+  readonly cell: Cell;
+}
+
 export class WorkingState {
   readonly prefix: Uint8Array;
   logTimeMs: number;
@@ -59,6 +65,7 @@ export class WorkingState {
   /** Indexes that did. */
   private readonly forgotten: KeyRange[] = [];
   private readonly overlay: Overlay;
+  private readonly found: Partial<Record<RecordKind, FoundRecord>> = {};
   private readonly before: WorkingStateOptions['before'];
 
   constructor({ prefix, overlay, visible, founding, before }: WorkingStateOptions) {
@@ -153,12 +160,22 @@ export class WorkingState {
   // ---- records
 
   get(slot: Slot, kind: RecordKind, key: Uint8Array): Uint8Array | undefined {
-    return this.overlay.get(slotKey(this.prefix, this.place(slot), kind, key));
+    return this.find(slot, kind, key).value;
+  }
+
+  /** A write looks for its key and its session several times over: the last place of each is kept. */
+  private find(slot: Slot, kind: RecordKind, key: Uint8Array): Cell {
+    const { instance } = this.slot(slot);
+    const last = this.found[kind];
+    if (last?.key === key && last.slot === slot && last.instance === instance) return last.cell;
+    const cell = this.overlay.find(slotKey(this.prefix, { slot, instance }, kind, key));
+    this.found[kind] = { slot, instance, key, cell };
+    return cell;
   }
 
   put(slot: Slot, kind: RecordKind, key: Uint8Array, stored: Uint8Array): void {
-    const engineKey = slotKey(this.prefix, this.place(slot), kind, key);
-    this.discount(slot, kind, key, this.overlay.get(engineKey));
+    const cell = this.find(slot, kind, key);
+    this.discount(slot, kind, key, cell.value);
     const state = this.edit(slot);
     state.bytes += key.byteLength + stored.byteLength;
     state.sum = addSum(state.sum, recordSum(kind, key, stored));
@@ -166,16 +183,15 @@ export class WorkingState {
       state.keys++;
       this.keys++;
     }
-    this.overlay.put(engineKey, stored);
+    this.overlay.set(cell, stored);
     this.index(slot, kind, key);
   }
 
   remove(slot: Slot, kind: RecordKind, key: Uint8Array): void {
-    const engineKey = slotKey(this.prefix, this.place(slot), kind, key);
-    const old = this.overlay.get(engineKey);
-    if (old === undefined) return;
-    this.discount(slot, kind, key, old);
-    this.overlay.delete(engineKey);
+    const cell = this.find(slot, kind, key);
+    if (cell.value === undefined) return;
+    this.discount(slot, kind, key, cell.value);
+    this.overlay.set(cell, undefined);
     this.index(slot, kind, key);
   }
 

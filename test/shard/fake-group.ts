@@ -42,6 +42,7 @@ export class FakeGroup implements Group<CommandResult> {
   waiting: Waiting[] = [];
   waitingReads: ReadDone[] = [];
   private leading = false;
+  private readonly lastOfTurn: (() => void)[] = [];
   private readonly state: Replica;
   private readonly clock: Clock;
 
@@ -84,6 +85,17 @@ export class FakeGroup implements Group<CommandResult> {
     this.leaderNode = undefined;
     for (const { done } of this.waiting.splice(0)) done(outcome);
     this.noticed();
+  }
+
+  atEndOfTurn(run: () => void): void {
+    if (this.lastOfTurn.push(run) === 1)
+      queueMicrotask(() => {
+        this.endTurn();
+      });
+  }
+
+  endTurn(): void {
+    for (const run of this.lastOfTurn.splice(0)) run();
   }
 
   propose(data: Uint8Array, done: Done): void {

@@ -6,7 +6,7 @@ import { decodeCommand, encodeTime } from '../../src/shard/command-codec.js';
 import type { CommandResult } from '../../src/shard/command.js';
 import type { ReadLevel } from '../../src/shard/shard.js';
 import { SlotOwnership } from '../../src/shard/slot-state.js';
-import { bytes, increment, put, session, write } from './command-texts.js';
+import { bytes, increment, put, remove, session, write } from './command-texts.js';
 import { HookedEngine } from './hooked-engine.js';
 import { plain } from './model.js';
 import { Replica } from './replica.js';
@@ -65,10 +65,13 @@ describe('writes of a shard', () => {
     it(`D04: a proposal that ends as ${lost.kind}, ${lost.reason}, is told as ${code}, ${outcome}`, () => {
       const served = ServedShard.leading();
       served.group.atOnce = false;
-      const call = served.write(write(put('k', 'v')));
+      const calls = ['k', 'l'].map((key) => served.write(write(put(key, 'v'))));
+      served.group.endTurn();
       served.group.stepDown(lost);
-      expect(call.error).to.include({ code, outcome });
-      expect(call.mayHaveApplied).to.equal(outcome === 'unknown');
+      for (const call of calls) {
+        expect(call.error).to.include({ code, outcome });
+        expect(call.mayHaveApplied).to.equal(outcome === 'unknown');
+      }
     });
   }
 
@@ -96,7 +99,12 @@ describe('writes of a shard', () => {
   it('R51: each caller gets the answer to its own write, in whatever order they come', async () => {
     const served = ServedShard.leading();
     served.group.atOnce = false;
-    const calls = [1, 10, 100].map((delta) => served.write(write(increment('k', delta))));
+    const calls = [1, 10, 100].map((delta) => {
+      const call = served.write(write(increment('k', delta)));
+      served.group.endTurn();
+      return call;
+    });
+    expect(served.group.proposed).to.have.length(3);
     await served.group.applyWaiting('backwards');
     const values = calls.map(({ result }) => plain(result.results[0]));
     expect(values).to.deep.equal([
@@ -104,6 +112,34 @@ describe('writes of a shard', () => {
       { kind: 'increment', value: 11, revision: 2 },
       { kind: 'increment', value: 111, revision: 3 },
     ]);
+  });
+
+  it('R51: writes of one turn are one command, and each caller gets the results of its own', async () => {
+    const served = ServedShard.leading();
+    const calls = [
+      served.write(write(put('a', '1')), write(increment('b', 2))),
+      served.write(write(put('a', '2', { condition: { kind: 'absent' } }))),
+      served.write(write(increment('b', 40)), write(remove('a'))),
+    ];
+    await served.settle();
+    expect(served.group.proposed).to.have.length(1);
+    expect(calls.map(({ result }) => result.results.map(({ kind }) => kind))).to.deep.equal([
+      ['put', 'increment'],
+      ['put'],
+      ['increment', 'delete'],
+    ]);
+    expect(plain(calls[1]?.result.results[0])).to.include({ applied: false, revision: 1 });
+    expect(plain(calls[2]?.result.results[0])).to.include({ value: 42 });
+  });
+
+  it('writes that are large do not wait for the end of the turn, nor for one another', () => {
+    const served = ServedShard.leading();
+    served.group.atOnce = false;
+    const large = 'v'.repeat(40_000);
+    for (const key of ['a', 'b', 'c', 'd', 'e']) served.write(write(put(key, large)));
+    expect(served.group.proposed).to.have.length(2);
+    served.group.endTurn();
+    expect(served.group.proposed).to.have.length(3);
   });
 
   it('R12: applying proposes nothing: a write is one entry, with everything it does', async () => {

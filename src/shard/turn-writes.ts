@@ -1,0 +1,70 @@
+/**
+ * The writes that come in one turn of the event loop go into the log as one command: one entry to
+ * append, send, sync and apply instead of one for each client. Each keeps its own result.
+ */
+import type { Group, ProposeOutcome } from '../group/group.js';
+import { WritesEncoder } from './command-codec.js';
+import type { CommandResult, Write, WriteResult } from './command.js';
+
+/** What becomes of some writes that were proposed together; `results` in their order. */
+export type WriteOutcome =
+  | {
+      readonly kind: 'applied';
+      readonly logTimeMs: number;
+      readonly results: readonly WriteResult[];
+    }
+  | Exclude<ProposeOutcome<CommandResult>, { readonly kind: 'applied' }>;
+
+export type WriteDone = (outcome: WriteOutcome) => void;
+
+/**
+ * A command that is as large is proposed at once. With the largest request on top it still is smaller
+ * than an entry may be.
+ */
+const bytesMax = 64 * 1024;
+
+interface Part {
+  readonly from: number;
+  readonly count: number;
+  readonly done: WriteDone;
+}
+
+export class TurnWrites {
+  private readonly group: Pick<Group<CommandResult>, 'propose' | 'atEndOfTurn'>;
+  private readonly nowMs: () => number;
+  private encoder = new WritesEncoder();
+  private parts: Part[] = [];
+
+  /** `nowMs`: log time, asked when a command is proposed. */
+  constructor(group: TurnWrites['group'], nowMs: () => number) {
+    this.group = group;
+    this.nowMs = nowMs;
+  }
+
+  /** `done` is called exactly once, never synchronously. */
+  add(writes: readonly Write[], done: WriteDone): void {
+    if (this.parts.length === 0)
+      this.group.atEndOfTurn(() => {
+        this.propose();
+      });
+    this.parts.push({ from: this.encoder.count, count: writes.length, done });
+    for (const write of writes) this.encoder.add(write);
+    if (this.encoder.byteLength >= bytesMax) this.propose();
+  }
+
+  private propose(): void {
+    const { parts, encoder } = this;
+    if (parts.length === 0) return;
+    this.parts = [];
+    this.encoder = new WritesEncoder();
+    this.group.propose(encoder.take(this.nowMs()), (outcome) => {
+      if (outcome.kind !== 'applied') {
+        for (const { done } of parts) done(outcome);
+        return;
+      }
+      const { logTimeMs, results } = outcome.result;
+      for (const { from, count, done } of parts)
+        done({ kind: 'applied', logTimeMs, results: results.slice(from, from + count) });
+    });
+  }
+}
