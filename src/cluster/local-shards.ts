@@ -104,7 +104,7 @@ export class LocalShards {
   private readonly shards = new Map<GroupId, LocalShard>();
   /** Of all groups. */
   private readonly replicas = new Map<GroupId, LocalReplica>();
-  /** Replicas whose opening is under way: it may bring a topology that names them. */
+  /** Being opened, or about to be: the first of them may bring a topology that names them all. */
   private readonly opening = new Set<GroupId>();
   private topology: Topology | undefined;
   /** Creations and removals happen one after the other. */
@@ -137,6 +137,7 @@ export class LocalShards {
 
   /** Opens the replicas that this node had before it was stopped; before the host starts. */
   async recover(recovered: readonly RecoveredGroup[]): Promise<void> {
+    for (const { group } of recovered) this.opening.add(group);
     for (const { group, replica } of recovered) await this.open(group, replica, []);
   }
 

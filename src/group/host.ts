@@ -116,6 +116,8 @@ export class Host {
     const machine = options.createMachine(prefix);
     const { state, isNew, needsSnapshot } = await this.restore(options, prefix);
     if (!needsSnapshot) await machine.load();
+    // Two drivers of one replica would apply its log twice, and vote twice in a term.
+    if (this.groups.has(id)) throw new Error(`group ${id}: its replica here is open already`);
     const driver = new Driver<R>({
       id,
       replica,
