@@ -22,6 +22,7 @@ interface Flags {
   readonly rate: number;
   readonly timeout: number;
   readonly leases?: boolean;
+  readonly gap: number;
   readonly report?: string;
   readonly sandbox: boolean;
   readonly smoke?: boolean;
@@ -38,6 +39,7 @@ const smoke = {
   clients: 8,
   rate: 200,
   timeout: 5000,
+  gap: 3,
 } as const;
 
 const integer =
@@ -84,6 +86,7 @@ function program(): Command {
     .option('--clients <n>', 'clients, each with one operation at a time', integer(1, 200), 16)
     .option('--rate <n>', 'operations a second, all clients together', integer(1, 100_000), 500)
     .option('--timeout <ms>', 'of one operation', integer(100, 45_000), 3000)
+    .option('--gap <n>', 'times the usual quiet between faults', integer(1, 100), 1)
     .option('--leases', 'leases on, and every other client reads on one')
     .option(
       '--smoke',
@@ -101,13 +104,14 @@ function program(): Command {
 
 function planOf(given: Flags): Plan {
   const flags = given.smoke === true ? { ...given, ...smoke } : given;
-  const { nodes, time, workload, nemesis, seed, timeout, leases = false, report } = flags;
+  const { nodes, time, workload, nemesis, seed, timeout, gap, leases = false, report } = flags;
   return {
     ...flags,
     replicas: Math.min(flags.replicas, nodes),
     durationMs: time * 1000,
     nemeses: nemesis,
     timeoutMs: timeout,
+    gapFactor: gap,
     leases,
     report: resolve(
       report ?? join('.build', 'jepsen', `${given.smoke === true ? 'smoke' : workload}-${seed}`),
@@ -168,6 +172,7 @@ function commandOf(plan: Plan): string {
     clients: plan.clients,
     rate: plan.rate,
     timeout: plan.timeoutMs,
+    gap: plan.gapFactor,
   };
   const words = Object.entries(flags).map(([name, value]) => `--${name} ${value}`);
   return ['npm run jepsen --', ...words, ...(plan.leases ? ['--leases'] : [])].join(' ');

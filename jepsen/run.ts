@@ -34,6 +34,8 @@ export interface Plan {
   readonly rate: number;
   readonly timeoutMs: number;
   readonly leases: boolean;
+  /** The quiet between faults is so many times as long as usual. */
+  readonly gapFactor: number;
   /** Made if missing: history, logs, verdicts. */
   readonly report: string;
   /** The compiled `quorate` program. */
@@ -197,6 +199,7 @@ async function play(options: {
     nemeses: able,
     random: random.split('faults'),
     durationMs: plan.durationMs,
+    gapFactor: plan.gapFactor,
     nowNs: () => recorder.nowNs(),
     say: (line) => {
       say(`${seconds(recorder.nowNs())} ${line}`);

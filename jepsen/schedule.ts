@@ -11,6 +11,8 @@ export interface ScheduleOptions {
   readonly nemeses: readonly Nemesis[];
   readonly random: Random;
   readonly durationMs: number;
+  /** The quiet between two faults of a nemesis is so many times as long as it says. */
+  readonly gapFactor: number;
   readonly nowNs: () => number;
   /** A line for the person who watches. */
   readonly say: (line: string) => void;
@@ -66,12 +68,13 @@ export class Schedule {
 
   private async play(nemesis: Nemesis, random: Random): Promise<void> {
     const { signal } = this.stopping;
+    const { gapFactor } = this.options;
     const [gapMsMin, gapMsMax] = nemesis.gapMs;
     // The first one soon: a short run has few.
     let gapMs = random.integer(0, gapMsMin);
     try {
       while (!signal.aborted) {
-        await pause(gapMs, signal);
+        await pause(gapMs * gapFactor, signal);
         gapMs = random.integer(gapMsMin, gapMsMax);
         const holdMs = random.integer(...nemesis.holdMs);
         const leave = await this.gate.enter(nemesis.isAlone === true);
