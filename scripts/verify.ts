@@ -14,6 +14,7 @@ interface Part {
 const parts: readonly Part[] = [
   { name: 'tests', command: ['npm', 'test', '--silent'] },
   { name: 'simulation', command: ['node', 'dist/scripts/sim.js', '--seeds', '500'] },
+  { name: 'mutants', command: ['node', 'dist/scripts/mutants.js', '--slice', 'rota/8'] },
   { name: 'jepsen', command: ['node', 'dist/jepsen/jepsen.js', '--smoke'] },
 ];
 

@@ -40,23 +40,28 @@ describe('a stream that breaks', () => {
       expect(store.values.get('n')).to.equal('1');
     }));
 
-  it('D04: leaves the outcome unknown when every later attempt is refused', () =>
-    withNodes({}, async ({ client, node }) => {
-      await client.put({ key: bytes('a'), value: bytes('1') });
-      const from = node.batches.length;
-      node.onBatch = (call) => {
-        call.apply();
-        if (call.number === from) call.breakStream();
-        else call.reply([{ error: refusal('KV_DISK_FULL') }]);
-      };
-      const error = await errorOf(client.increment({ key: bytes('n'), delta: 1 }));
-      expect([error.code, error.outcome]).to.deep.equal(['KV_DISK_FULL', 'unknown']);
-      expect(error.message).to.contain('an earlier attempt may have been applied');
-      expect(error.fields.attempts?.map(({ code }) => code)).to.deep.equal([
-        'KV_UNKNOWN_OUTCOME',
-        'KV_DISK_FULL',
-      ]);
-    }));
+  for (const { how, lose } of [
+    { how: 'broken', lose: (call: BatchCall) => call.breakStream() },
+    { how: 'ended by the node', lose: (call: BatchCall) => call.endStream() },
+  ]) {
+    it(`D04, R52: ${how}, leaves the outcome unknown when every later attempt is refused`, () =>
+      withNodes({}, async ({ client, node }) => {
+        await client.put({ key: bytes('a'), value: bytes('1') });
+        const from = node.batches.length;
+        node.onBatch = (call) => {
+          call.apply();
+          if (call.number === from) lose(call);
+          else call.reply([{ error: refusal('KV_DISK_FULL') }]);
+        };
+        const error = await errorOf(client.increment({ key: bytes('n'), delta: 1 }));
+        expect([error.code, error.outcome]).to.deep.equal(['KV_DISK_FULL', 'unknown']);
+        expect(error.message).to.contain('an earlier attempt may have been applied');
+        expect(error.fields.attempts?.map(({ code }) => code)).to.deep.equal([
+          'KV_UNKNOWN_OUTCOME',
+          'KV_DISK_FULL',
+        ]);
+      }));
+  }
 
   it('D04: an unknown result is sticky too, and a read never is unknown', () =>
     withNodes({}, async ({ client, node }) => {

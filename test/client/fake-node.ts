@@ -48,6 +48,8 @@ export interface BatchCall {
   apply(): void;
   /** The stream ends at once, for all that flies on it. */
   breakStream(): void;
+  /** The node ends the stream as if all were well, whatever flies on it. */
+  endStream(): void;
 }
 
 export interface Unary {
@@ -281,6 +283,9 @@ export class FakeNode {
       reply,
       answer: () => {
         reply(apply());
+      },
+      endStream: () => {
+        stream.end();
       },
       breakStream: () => {
         stream.emit('error', { code: status.UNAVAILABLE, details: 'the test cut the stream' });

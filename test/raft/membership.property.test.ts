@@ -90,6 +90,23 @@ describe('membership', () => {
     );
   });
 
+  it('a change ends with those who were wanted: added ones are in, removed ones gone, the others stay', () => {
+    fc.assert(
+      fc.property(some(1), change, (voters, wanted) => {
+        const start = membershipOf(members(...voters));
+        const entered = enterChange(start, wanted);
+        if (entered === undefined) return;
+        const end = isJoint(entered) ? leaveJoint(entered) : entered;
+        const added = new Set(wanted.addVoters.map(({ id }) => id));
+        const stays = start.incoming.filter((id) => !wanted.remove.includes(id));
+        expect(end.incoming).to.have.members([...stays, ...added]);
+        expect(end.outgoing).to.deep.equal([]);
+        expect(end.learners).to.have.members(wanted.addLearners.map(({ id }) => id));
+        expect(end.members.map(({ id }) => id)).to.have.members([...end.incoming, ...end.learners]);
+      }),
+    );
+  });
+
   it('comes back from its bytes as it was', () => {
     fc.assert(
       fc.property(some(1), changes, (voters, wanted) => {

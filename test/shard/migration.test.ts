@@ -62,6 +62,26 @@ describe('a slot that migrates', () => {
     expect(await two.target.get('{s}late')).to.include({ revision: 21 });
   });
 
+  it('R70: is not called ready before the target has the whole copy and the last changes', async () => {
+    const two = await filled();
+    const { target } = two;
+    await two.begin();
+    await two.source.one(write(put('{s}late', 'v')));
+    await two.say(two.source, 'freeze');
+    await two.seal();
+    expect(two.stateAt(target).ownership, 'nothing is copied').to.equal(SlotOwnership.importing);
+    while (two.stateAt(target).migration?.copied === false) {
+      const part = await two.nextPart(slot);
+      await two.chunk(part === undefined ? [] : [part]);
+    }
+    await two.seal();
+    expect(two.stateAt(target).ownership, 'a change is missing').to.equal(SlotOwnership.importing);
+    await two.copyAll();
+    await two.seal();
+    expect(two.stateAt(target).ownership).to.equal(SlotOwnership.ready);
+    expect((await two.handover()).differing).to.deep.equal([]);
+  });
+
   it('R71 both-serve: is served by one shard at a time, in every step', async () => {
     const two = await filled();
     const steps: readonly (() => Promise<unknown>)[] = [

@@ -191,6 +191,26 @@ describe('the state engine on RocksDB', function () {
     await engine.close();
   });
 
+  it('R45: takes and answers nothing any more after a write has failed', async () => {
+    const engine = await open();
+    await put(engine, { a: '1' });
+    const foreign = { put: () => undefined, delete: () => undefined, length: 0, bytes: 0 };
+    const attempts = [
+      () => engine.write(foreign, { sync: false }),
+      () => put(engine, { a: '2' }),
+      () => get(engine, 'a'),
+      () => engine.clear(everything),
+    ];
+    for (const act of attempts) {
+      const error = await act().then(
+        () => 'was carried out',
+        (reason: unknown) => reason,
+      );
+      expect(error).to.be.instanceOf(EngineFailure);
+    }
+    await engine.close();
+  });
+
   it('stays within about twice the memory it was given, with 200 MB written', async () => {
     const engine = await open();
     for (let i = 0; i < 200; i++) {
