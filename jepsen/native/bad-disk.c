@@ -6,7 +6,7 @@
  *   2  delay of a sync, microseconds            3  calls that are still to fail; -1: all
  *   4  calls that failed or were delayed so far, counted here
  * BAD_DISK_DATA is the directory that it is about: other files, and RocksDB's own diary (LOG), whose
- * errors nobody needs to notice, are left alone.
+ * errors nobody needs to notice, are left alone. What failed is told to the file BAD_DISK_DIARY.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,21 +25,23 @@ enum { WRITE_ERROR, SYNC_ERROR, SYNC_DELAY, LEFT, TOUCHED, FIELDS };
 
 static volatile int32_t *control;
 static const char *data;
+static int diary = -1;
 
 __attribute__((constructor)) static void open_control(void) {
   const char *path = getenv("BAD_DISK_CONTROL");
   int file = path != NULL ? open(path, O_RDWR) : -1;
   data = getenv("BAD_DISK_DATA");
   if (file < 0 || data == NULL) return;
+  diary = open(getenv("BAD_DISK_DIARY"), O_WRONLY | O_APPEND | O_CREAT, 0644);
   void *mapped = mmap(NULL, FIELDS * 4, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   close(file);
   if (mapped != MAP_FAILED) control = mapped;
 }
 
-static int is_data(int file) {
-  char link[64], path[4096];
+static int is_data(int file, char path[4096]) {
+  char link[64];
   snprintf(link, sizeof link, "/proc/self/fd/%d", file);
-  ssize_t length = readlink(link, path, sizeof path - 1);
+  ssize_t length = readlink(link, path, 4095);
   if (length < 0) return 0;
   path[length] = 0;
   const char *name = strrchr(path, '/');
@@ -55,7 +57,8 @@ static int verdict(int file, int kind) {
   int syncs = kind == SYNC_ERROR || is_synced(file);
   int error = control[kind] != 0 ? control[kind] : syncs ? control[SYNC_ERROR] : 0;
   int delay = syncs ? control[SYNC_DELAY] : 0;
-  if ((error == 0 && delay == 0) || !is_data(file)) return 0;
+  char path[4096];
+  if ((error == 0 && delay == 0) || !is_data(file, path)) return 0;
   if (delay > 0) {
     __sync_fetch_and_add(&control[TOUCHED], 1);
     usleep(delay);
@@ -63,6 +66,7 @@ static int verdict(int file, int kind) {
   if (error == 0 || control[LEFT] == 0) return 0;
   if (control[LEFT] > 0) __sync_fetch_and_sub(&control[LEFT], 1);
   __sync_fetch_and_add(&control[TOUCHED], 1);
+  dprintf(diary, "%s of %s failed\n", kind == SYNC_ERROR ? "sync" : "write", path);
   return error;
 }
 

@@ -41,6 +41,7 @@ const base = {
       LD_PRELOAD: nativePath(folder, 'bad-disk'),
       BAD_DISK_CONTROL: controlFile(folder, node),
       BAD_DISK_DATA: data,
+      BAD_DISK_DIARY: diaryFile(folder, node),
       // Calls that go through io_uring are not seen by the shim.
       UV_USE_IO_URING: '0',
     };
@@ -116,7 +117,9 @@ async function fail(
       await within(2000, isHit);
       const stopped = await within(isHit() ? stopMsMax : 0, () => !cluster.isRunning(node));
       if (isHit() && !stopped)
-        violations.push(`node ${node} goes on though its disk failed: ${what}`);
+        violations.push(
+          `node ${node} goes on though its disk failed: ${lastFailure(folder, node)}`,
+        );
       steer(folder, node, well);
       await cluster.kill(node);
       cluster.expectEnd(node, false);
@@ -131,6 +134,15 @@ async function victims(field: Field, random: Random): Promise<readonly number[]>
   const leader = random.chance(0.5) ? await someLeader(field, random) : undefined;
   const wanted = leader === undefined ? random.shuffled(field.nodes) : [leader];
   return wanted.filter((node) => field.cluster.isRunning(node));
+}
+
+function diaryFile(folder: string, node: number): string {
+  return join(folder, `bad-disk-${node}.txt`);
+}
+
+/** Which call failed, on which file. */
+function lastFailure(folder: string, node: number): string {
+  return readFileSync(diaryFile(folder, node), 'utf8').trimEnd().split('\n').at(-1) ?? '';
 }
 
 function controlFile(folder: string, node: number): string {

@@ -22,7 +22,9 @@ async function drain(field: Field, random: Random): Promise<Fault | undefined> {
     target: `node ${node}`,
     heal: async () => {
       // Said anyway: of one that was not heard in time nobody knows whether it holds.
-      await insist(() => admin.changeCluster({ kind: 'undrain', node }, { timeoutMs }));
+      await insist(field, `undrain node ${node}`, () =>
+        admin.changeCluster({ kind: 'undrain', node }, { timeoutMs }),
+      );
     },
     verifyEffect: () => Promise.resolve(said?.changed === true),
   };

@@ -42,7 +42,7 @@ async function inject(field: Field, random: Random): Promise<Fault | undefined> 
       if (id === undefined) return;
       // Both are refused when it has ended meanwhile.
       if (kind === 'cancelled') await attempt(() => act('cancel'));
-      if (kind === 'paused') await resume(now, () => act('resume'));
+      if (kind === 'paused') await resume(field, now, () => act('resume'));
       await within(15_000, async () => {
         last = (await now()) ?? last;
         return last !== undefined && last.endedMs > 0;
@@ -54,10 +54,11 @@ async function inject(field: Field, random: Random): Promise<Fault | undefined> 
 
 /** A paused one would stay so for ever. */
 async function resume(
+  field: Field,
   now: () => Promise<MigrationInfo | undefined>,
   act: () => Promise<unknown>,
 ): Promise<void> {
-  await insist(async () => {
+  await insist(field, 'resume a migration', async () => {
     await attempt(act);
     const state = (await now())?.state;
     return state !== undefined && state !== 'paused' ? state : undefined;
