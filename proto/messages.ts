@@ -204,6 +204,7 @@ export interface ErrorDetail {
   size?: number;
   shardId?: number;
   slotEpoch?: number;
+  pinSlot?: number;
 }
 
 export interface StatusRequest {
@@ -230,6 +231,19 @@ export interface TopologyReply {
   operations: OperationInfo[];
   settings: SettingInfo[];
   migrations: MigrationInfo[];
+  pins: PinInfo[];
+}
+
+export interface PinInfo {
+  slot: number;
+  key: Uint8Array;
+  prefix: boolean;
+  hashSlot: number;
+  shardId: number;
+  epoch: number;
+  state: string;
+  target: number;
+  sinceMs: number;
 }
 
 export interface PlanRebalanceRequest {

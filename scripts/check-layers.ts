@@ -35,6 +35,7 @@ const rules: readonly Rule[] = [
       'src/group',
       'src/router/slot.ts',
       'src/router/slot-spans.ts',
+      'src/router/pins.ts',
       'src/meta/slot-map.ts',
     ],
   },
@@ -47,10 +48,12 @@ const rules: readonly Rule[] = [
       'src/group',
       'src/router/slot.ts',
       'src/router/slot-spans.ts',
+      'src/router/pins.ts',
     ],
   },
   { from: 'src/router/slot.ts', may: [] },
   { from: 'src/router/slot-spans.ts', may: ['src/router/slot.ts'] },
+  { from: 'src/router/pins.ts', may: ['src/router/slot.ts'] },
   { from: 'src/router', may: [...observe, 'src/meta/slot-map.ts', 'src/shard', 'src/group'] },
   {
     from: 'src/cluster',
@@ -77,7 +80,10 @@ const rules: readonly Rule[] = [
       'src/cluster',
     ],
   },
-  { from: 'src/client', may: ['src/errors.ts', 'proto', 'src/router/slot.ts'] },
+  {
+    from: 'src/client',
+    may: ['src/errors.ts', 'proto', 'src/router/slot.ts', 'src/router/pins.ts'],
+  },
   // `quorate server` loads the server's entry, and only then.
   { from: 'src/cli/server-command.ts', may: ['src/main.ts'] },
   // Works on the files of nodes that do not run.
@@ -93,6 +99,7 @@ const rules: readonly Rule[] = [
       'proto',
       'src/router/slot.ts',
       'src/router/slot-spans.ts',
+      'src/router/pins.ts',
       'src/config',
     ],
   },

@@ -64,7 +64,11 @@ export class ClientServices {
       clock,
       forwarder: foundations.forwarder,
       routeOf: (slot) => this.routeOf(slot),
-      startOf: (page) => startOf(page).slot,
+      slotOf: (key) => view.slotOf(key),
+      startOf: (page) => {
+        const { slot: home, from } = startOf(page);
+        return { home, slot: () => view.slotAt(home, from) };
+      },
       addressOf: clientAddressOf,
       clusterId: config.clusterId,
       mapVersion: () => view.version,

@@ -48,6 +48,8 @@ export interface KvErrorFields {
   /** Who has the slot as far as the one who answered knows, and the epoch of that ownership. */
   readonly shardId?: number;
   readonly slotEpoch?: number;
+  /** The slot that this speaks of, if it is a pin; otherwise the hash slot of the key. */
+  readonly pinSlot?: number;
   readonly retryAfterMs?: number;
   readonly limit?: number;
   readonly size?: number;

@@ -17,6 +17,7 @@ import { ClientPort, type ClientPortOptions } from './client-port.js';
 import { ClientServices } from './client-services.js';
 import { Controller } from './cluster/controller.js';
 import { MigrationDrivers } from './cluster/migration-drivers.js';
+import { PinDrivers } from './cluster/pin-drivers.js';
 import { RecoveredGroups } from './cluster/recovered-groups.js';
 import { formatAddress } from './config/address.js';
 import type { FoundationOptions } from './foundations.js';
@@ -49,6 +50,7 @@ export class QuorateNode {
   private readonly recovered: RecoveredGroups;
   private readonly groupDoor: GroupDoor;
   private readonly migrations: MigrationDrivers;
+  private readonly pins: PinDrivers;
 
   private constructor(parts: NodeParts, newPort: NewPort) {
     const { metadata, view, clock, foundations, clientAddressOf: addressOf } = parts;
@@ -63,6 +65,7 @@ export class QuorateNode {
       addressOf,
     });
     this.migrations = this.driveMigrations();
+    this.pins = this.drivePins();
     this.feed = this.feedTopologies();
     this.topologies = this.tellTopologies();
     const { picture, feed, topologies } = this;
@@ -93,6 +96,7 @@ export class QuorateNode {
     this.topologies.close();
     this.recovered.close();
     this.migrations.close();
+    this.pins.close();
     this.controller.close();
     this.port.leave();
     // While it hands over, this node goes on answering: requests are forwarded to the next leader.
@@ -129,6 +133,7 @@ export class QuorateNode {
     view.onUpdate = () => {
       topologies.onTopology();
       this.migrations.look();
+      this.pins.look();
     };
     return topologies;
   }
@@ -165,6 +170,21 @@ export class QuorateNode {
       topology: () => view.topology,
       shards: () => shards.all().map(({ shard }) => shard),
       stepAtTarget: stepsThrough(this.groupDoor),
+      tell: async (command) => {
+        await this.door.changeText(JSON.stringify(command), false);
+      },
+    });
+  }
+
+  /** Into their hash slots and out of them, in the shards that this node leads. */
+  private drivePins(): PinDrivers {
+    const { clock, log, view, shards, onFatal } = this.parts;
+    return new PinDrivers({
+      clock,
+      log,
+      onFatal,
+      topology: () => view.topology,
+      shards: () => shards.all().map(({ shard }) => shard),
       tell: async (command) => {
         await this.door.changeText(JSON.stringify(command), false);
       },

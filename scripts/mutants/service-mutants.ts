@@ -8,6 +8,7 @@ const steps = tests('shard/migration');
 const content = tests('shard/migration-content', 'R76|R70');
 const copies = tests('shard/migration-content', 'the copy of a slot');
 const anyOrder = tests('shard/migration.property');
+const anyPin = tests('shard/pins.property');
 const migrationReads = tests('shard/migration-reads');
 
 export const serviceMutants: readonly Omit<Mutant, 'section'>[] = [
@@ -153,8 +154,8 @@ export const serviceMutants: readonly Omit<Mutant, 'section'>[] = [
     name: 'slot-not-checked-after-the-read',
     breaks: 'D23: a slot that has left while the engine was asked is answered from',
     file: 'src/shard/shard-reads.ts',
-    find: 'if (!isServing(state) || state.epoch !== epoch) refused.set(n, notServed(state));',
-    replace: 'if (state.epoch > epoch + 1_000_000) refused.set(n, notServed(state));',
+    find: 'if (!isServing(state) || (now === slot && state.epoch !== epoch)) return',
+    replace: 'if (state.epoch > epoch + 1_000_000) return',
     checks: [migrationReads],
   },
   {
@@ -171,9 +172,41 @@ export const serviceMutants: readonly Omit<Mutant, 'section'>[] = [
     name: 'ownership-not-checked-in-apply',
     breaks: 'R75: writes are applied to a slot that has left',
     file: 'src/shard/apply-run.ts',
-    find: 'if (refusal !== undefined) return refused(refusal);\n    const { session }',
-    replace: 'const { session }',
+    find: 'if (place.refused !== undefined) return place.refused;',
+    replace: '',
     checks: [steps, anyOrder],
+  },
+  {
+    name: 'pin-without-sessions',
+    breaks: 'R76: a retry of a write is applied again when its key was pinned meanwhile',
+    file: 'src/shard/apply-pin.ts',
+    find: 'else copySession(state, record.key, { pin, home });',
+    replace: 'else void copySession;',
+    checks: [anyPin],
+  },
+  {
+    name: 'unpin-without-sessions',
+    breaks: 'R76: a retry of a write is applied again when its key was unpinned meanwhile',
+    file: 'src/shard/apply-pin.ts',
+    find: 'else if (isBack) mergeSession(state, record.key, { pin, home });',
+    replace: 'else if (isBack) void mergeSession;',
+    checks: [anyPin],
+  },
+  {
+    name: 'pin-that-begins-twice',
+    breaks: 'D30: an old command pins keys anew that were unpinned, under the dead slot',
+    file: 'src/shard/apply-pin.ts',
+    find: ' || slot <= before.lastPin',
+    replace: '',
+    checks: [anyPin],
+  },
+  {
+    name: 'slot-leaves-while-keys-are-between',
+    breaks: 'R71: a hash slot migrates without the keys that are on their way to a pin of it',
+    file: 'src/shard/apply-step.ts',
+    find: 'if (hasPinBetween(place.state, place.state.slot(place.slot))) return;',
+    replace: '',
+    checks: [anyPin],
   },
   {
     name: 'no-freeze-at-the-source',
@@ -320,16 +353,16 @@ export const serviceMutants: readonly Omit<Mutant, 'section'>[] = [
     name: 'slot-in-two-migrations',
     breaks: 'D30: a slot that is on its way is sent elsewhere',
     file: 'src/meta/migration-commands.ts',
-    find: 'slotTaken(slots, open) ?? notOwned(',
-    replace: 'notOwned(',
+    find: 'slotTaken(slots, open) ??',
+    replace: '',
     checks: [tests('meta/migrations')],
   },
   {
     name: 'migration-from-a-shard-that-is-not-the-owner',
     breaks: 'R74: slots are moved by a shard that does not own them',
     file: 'src/meta/migration-commands.ts',
-    find: '?? notOwned(topology, slots, source) ??',
-    replace: '??',
+    find: 'notOwned(topology, slots, source) ??',
+    replace: '',
     checks: [tests('meta/migration-refusals')],
   },
   {

@@ -6,6 +6,7 @@ import type {
   InitClusterRequest,
   JoinRequest,
   MigrationInfo,
+  PinInfo,
   PlanRebalanceReply,
   PlanRebalanceRequest,
   ReplicaHashRequest,
@@ -19,11 +20,13 @@ import type {
 } from '../../proto/messages.js';
 import { openMax as migrationsOpenMax } from '../meta/migration-commands.js';
 import { openMigrations } from '../meta/migrations.js';
+import { keyOfPin } from '../meta/pins.js';
 import { planRebalance, problemOfRebalance } from '../meta/rebalance.js';
 import { describeSettings, settingOf } from '../meta/settings.js';
+import { slotOf } from '../router/slot.js';
 import { countSlots, type SlotSpan } from '../router/slot-spans.js';
 import { invalid } from './convert.js';
-import type { MigrationRecord, Topology } from '../meta/topology.js';
+import type { MigrationRecord, PinRecord, Topology } from '../meta/topology.js';
 import type { AdminGroup, GroupDoor } from './group-door.js';
 import type { AdminMethods } from './grpc-server.js';
 
@@ -119,6 +122,7 @@ function knownReply({ clusterId, version }: Topology): TopologyReply {
     operations: [],
     settings: [],
     migrations: [],
+    pins: [],
   };
   return { clusterId, version, ...nothing, document: '' };
 }
@@ -158,7 +162,14 @@ export function topologyReply(topology: Topology): TopologyReply {
     })),
     settings: describeSettings(settings).map(({ since: _, ...setting }) => setting),
     migrations: topology.migrations.map((each) => migrationInfo(topology, each)),
+    pins: topology.pins.map(pinInfo),
   };
+}
+
+function pinInfo(pin: PinRecord): PinInfo {
+  const { slot, isPrefix: prefix, shard: shardId, epoch, state, target, sinceMs } = pin;
+  const key = keyOfPin(pin);
+  return { slot, key, prefix, hashSlot: slotOf(key), shardId, epoch, state, target, sinceMs };
 }
 
 function migrationInfo(topology: Topology, migration: MigrationRecord): MigrationInfo {

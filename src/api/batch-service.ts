@@ -65,7 +65,11 @@ interface Read {
 interface Placed<T> {
   readonly at: number;
   readonly what: T;
-  readonly slot: Slot;
+  readonly key: Uint8Array;
+  /** By hash. */
+  readonly home: Slot;
+  /** Where it is looked for: a pin, if it belongs to one as far as is known. */
+  slot: Slot;
 }
 
 export interface BatchServiceOptions {
@@ -278,19 +282,20 @@ class BatchRun {
     reads: Map<string, Placed<Read>[]>,
   ): void {
     const operation = operationOf(message, this.limits);
-    const slot = slotOf(operation.key);
+    const { key } = operation;
+    const placed = { at, key, home: slotOf(key), slot: this.dispatch.slotOf(key) };
     const { header } = message.get ?? message.put ?? message.delete ?? message.increment ?? {};
-    const own = positionsOf(header, this.dispatch.clusterId, slot);
+    const own = positionsOf(header, this.dispatch.clusterId, placed.home);
     if (operation.kind !== 'get') {
-      writes.push({ at, what: { operation, session: operationSession(message) }, slot });
+      writes.push({ ...placed, what: { operation, session: operationSession(message) } });
       return;
     }
-    const positions = own.size > 0 ? own : within(this.positions, slot);
+    const positions = own.size > 0 ? own : within(this.positions, placed.home);
     const level = levelOf(message.get ?? {}, positions);
     const bounded = level.kind === 'stale' || level.kind === 'atLeast';
     const name = bounded ? `${level.kind} ${level.maxStalenessMs}` : level.kind;
     const group = reads.get(name);
-    const read = { at, what: { key: operation.key, level }, slot };
+    const read = { ...placed, what: { key, level } };
     if (group === undefined) reads.set(name, [read]);
     else group.push(read);
   }
@@ -312,7 +317,6 @@ class BatchRun {
     if (first === undefined) return;
     this.dispatch.write(
       {
-        slot: first.slot,
         writes: share.map(({ what }) => what),
         grows: share.some(({ what }) => growsData(what.operation)),
         ...this.passable(share),
@@ -333,21 +337,22 @@ class BatchRun {
 
   private takeWritten(
     share: readonly Placed<Write>[],
-    { results, logTimeMs, positionOf }: Written,
+    { results, logTimeMs, positionsOf: positionsAt }: Written,
   ): void {
     this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
     const misrouted: Placed<Write>[] = [];
     for (const [n, placed] of share.entries()) {
-      const { at, slot } = placed;
+      const { at, key } = placed;
       const result = results[n];
       if (result === undefined || result.kind === 'transaction') {
         this.fail(at, toKvError(new Error('a write of a batch has no result')));
-      } else if (isMisrouted(result)) {
+      } else if (isMisrouted(result) && result.kind === 'refused') {
+        this.aim(placed, this.explained(refusalError(result.refusal, result.pin), placed).fields);
         misrouted.push(placed);
       } else if (result.kind === 'refused') {
-        this.fail(at, this.dispatch.explain(refusalError(result.refusal), slot));
+        this.fail(at, this.explained(refusalError(result.refusal, result.pin), placed));
       } else {
-        const header = this.headerAt(at, () => positionOf(slot));
+        const header = this.headerAt(at, () => positionsAt(key));
         this.set(at, resultMessage(result, header));
       }
     }
@@ -368,7 +373,10 @@ class BatchRun {
     const misrouted: Placed<T>[] = [];
     for (const [n, placed] of share.entries()) {
       const result = reply.results?.[n];
-      if (result?.error) this.dispatch.learn(placed.slot, result.error);
+      if (result?.error) {
+        this.dispatch.learn(placed.home, result.error);
+        this.aim(placed, result.error);
+      }
       if (result === undefined)
         this.fail(placed.at, toKvError(new Error('the reply of the leader is too short')));
       // Not all of them, or the whole would have been refused: these go on by themselves.
@@ -384,7 +392,6 @@ class BatchRun {
     if (first === undefined) return;
     this.dispatch.read(
       {
-        slot: first.slot,
         keys: share.map(({ what }) => what.key),
         level: joined(share.map(({ what }) => what.level)),
         ...this.passable(share),
@@ -409,6 +416,10 @@ class BatchRun {
   private takeRead(share: readonly Placed<Read>[], result: ReadResult): void {
     const { values, positions, logTimeMs, refused } = result;
     this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
+    for (const [n, error] of refused) {
+      const placed = share[n];
+      if (placed !== undefined) this.aim(placed, this.explained(error, placed).fields);
+    }
     for (const each of bySlot(share.filter((_, n) => refused.has(n)))) this.read(each);
     for (const [n, { at }] of share.entries()) {
       if (refused.has(n)) continue;
@@ -418,23 +429,28 @@ class BatchRun {
   }
 
   /** Notes what was seen for the token of the batch; gives an operation that asked its own. */
-  private headerAt(at: number, seen: () => SlotPosition | undefined): ReplyHeader | undefined {
+  private headerAt(
+    at: number,
+    seen: () => readonly SlotPosition[] | undefined,
+  ): ReplyHeader | undefined {
     const { get, put, delete: del, increment } = this.operations[at] ?? {};
     const { header } = get ?? put ?? del ?? increment ?? {};
     const ofBatch = this.request.header?.returnToken === true;
     if (!ofBatch && header?.returnToken !== true) return undefined;
-    const position = seen();
-    if (position === undefined) return undefined;
-    if (ofBatch) mergePosition(this.seen, position);
-    const token = tokenFor(header, this.dispatch.clusterId, () => [position]);
+    const positions = seen();
+    if (positions === undefined) return undefined;
+    if (ofBatch) for (const position of positions) mergePosition(this.seen, position);
+    const token = tokenFor(header, this.dispatch.clusterId, () => positions);
     return token.token === undefined ? undefined : token;
   }
 
   /** A share of the batch as a batch of its own, for whoever has its shard. */
   private passable(
     share: readonly Placed<unknown>[],
-  ): Pick<WriteRequest, 'call' | 'redirect' | 'severalSlots' | 'path' | 'request'> {
+  ): Pick<WriteRequest, 'place' | 'call' | 'redirect' | 'severalSlots' | 'path' | 'request'> {
+    const [first] = share;
     return {
+      place: { home: first?.home ?? (0 as Slot), slot: () => first?.slot ?? (0 as Slot) },
       severalSlots: share.some(({ slot }) => slot !== share[0]?.slot),
       call: new ShareCall(this.call, (change) => {
         this.sharesThatMayHaveApplied += change;
@@ -462,7 +478,16 @@ class BatchRun {
   }
 
   private failShare(share: readonly Placed<unknown>[], error: KvError): void {
-    for (const { at, slot } of share) this.fail(at, this.dispatch.explain(error, slot));
+    for (const placed of share) this.fail(placed.at, this.explained(error, placed));
+  }
+
+  private explained(error: KvError, { home, slot }: Placed<unknown>): KvError {
+    return this.dispatch.explain(error, { home, slot: () => slot });
+  }
+
+  /** Where it goes next: by what was said of it, or by what is known by now. */
+  private aim(placed: Placed<unknown>, said: Parameters<Dispatch['hinted']>[1]): void {
+    placed.slot = this.dispatch.hinted(placed.home, said) ?? this.dispatch.slotOf(placed.key);
   }
 
   private fail(at: number, error: KvError): void {

@@ -28,6 +28,7 @@ import type {
   Transaction,
   WriteOperation,
 } from '../shard/command.js';
+import type { Slot } from '../router/slot.js';
 import { movingRetryMs } from '../shard/shard-errors.js';
 import type { ApiLimits } from './limits.js';
 
@@ -277,8 +278,24 @@ const refusals: Readonly<
 };
 
 /** What apply refused, as the error the client sees. */
-export function refusalError(refusal: Refusal): KvError {
+export function refusalError(refusal: Refusal, pin?: Slot): KvError {
   const { code, outcome, message } = refusals[refusal];
   const retry = refusal === 'moving' ? { retryAfterMs: movingRetryMs } : {};
-  return new KvError(message, { code, outcome, ...retry });
+  return new KvError(message, {
+    code,
+    outcome,
+    ...retry,
+    ...(pin === undefined ? {} : { pinSlot: pin }),
+  });
+}
+
+/** `key`: one that this node knows to belong to the pin; undefined: it has not heard of it yet. */
+export function acrossPin(pin: Slot, key: Uint8Array | undefined): KvError {
+  const which =
+    key === undefined ? 'one of them' : `'${Buffer.from(key.subarray(0, 64)).toString('utf8')}'`;
+  return new KvError(
+    `the keys of a transaction lie in more than one slot: ${which} is pinned, and pin ${pin} is a slot of ` +
+      'its own; pin all of them by one prefix, or unpin it (quorate slot unpin)',
+    { code: 'KV_INVALID', outcome: 'notApplied', pinSlot: pin },
+  );
 }

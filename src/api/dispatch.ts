@@ -7,8 +7,10 @@ import type { ErrorDetail } from '../../proto/messages.js';
 import { KvError, type ErrorCode } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import type { Write, WriteResult } from '../shard/command.js';
+import type { ScanStart } from '../shard/scan-cursor.js';
 import type { ReadResult, ScanPage, ScanPageRequest, Written } from '../shard/shard.js';
-import type { Slot } from '../router/slot.js';
+import { isPin } from '../router/pins.js';
+import { anySlot, slotOf, type Slot } from '../router/slot.js';
 import { refusalError } from './convert.js';
 import type { NodeCalls } from './forwarder.js';
 import type { Level } from './read-level.js';
@@ -69,8 +71,10 @@ export interface DispatchOptions {
   readonly forwarder: Pick<NodeCalls, 'forward'>;
   /** Equal objects for slots of one shard. */
   readonly routeOf: (slot: Slot) => Route;
+  /** The slot of a key, by the pins that this node knows. */
+  readonly slotOf: (key: Uint8Array) => Slot;
   /** Where a scan begins. Throws KvError KV_INVALID. */
-  readonly startOf: (page: ScanPageRequest) => Slot;
+  readonly startOf: (page: ScanStart) => Place;
   /** Client address of a node; undefined when it is not known. */
   readonly addressOf: (node: number) => string | undefined;
   readonly clusterId: string;
@@ -91,7 +95,15 @@ export interface OwnerHint {
   readonly node: number | undefined;
 }
 
-type HintFields = Pick<ErrorDetail, 'shardId' | 'slotEpoch' | 'mapVersion'>;
+type HintFields = Pick<ErrorDetail, 'shardId' | 'slotEpoch' | 'mapVersion' | 'pinSlot'>;
+
+/** Where a request belongs. */
+export interface Place {
+  /** By the hash of its key, or of one of them. */
+  readonly home: Slot;
+  /** That, or the pin that the key belongs to, as far as this node knows just now. */
+  readonly slot: () => Slot;
+}
 
 /** Errors that say: not here. They carry a hint to where. */
 const misdirected: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -111,7 +123,7 @@ interface Passable {
 }
 
 interface Routed extends Passable {
-  readonly slot: Slot;
+  readonly place: Place;
   /** Its keys lie in other slots too: not one route for all of them, once slots move. */
   readonly severalSlots?: boolean;
 }
@@ -162,16 +174,41 @@ export class Dispatch {
     if (version !== undefined && version > this.mapVersion()) this.options.onMapVersion(version);
   }
 
-  /** What another node's error says of the owner of the slot. */
-  learn(slot: Slot, { shardId = 0, slotEpoch = 0, mapVersion }: HintFields): void {
+  /** The slot of a key, by the pins that this node knows. */
+  slotOf(key: Uint8Array): Slot {
+    return this.options.slotOf(key);
+  }
+
+  placeOf(key: Uint8Array): Place {
+    return { home: slotOf(key), slot: () => this.options.slotOf(key) };
+  }
+
+  /** Where a scan goes on. */
+  slotBehind(page: ScanStart): Slot {
+    return this.options.startOf(page).slot();
+  }
+
+  /** What another node's error says of the owner of the slot: of the pin that it names, if it names one. */
+  learn(home: Slot, { shardId = 0, slotEpoch = 0, mapVersion, pinSlot = 0 }: HintFields): void {
     this.onMapVersion(mapVersion);
+    const slot = pinSlot > 0 ? anySlot(pinSlot) : home;
     if (shardId > 0) this.options.onOwner(slot, { shard: shardId, epoch: slotEpoch });
   }
 
+  /** Where to go next by what an error says: perhaps to a pin, or past one, that no map here names yet. */
+  hinted(home: Slot, { shardId = 0, pinSlot = 0 }: HintFields): Slot | undefined {
+    if (shardId === 0) return undefined;
+    const slot = pinSlot > 0 ? anySlot(pinSlot) : home;
+    return this.options.ownerOf(slot) === undefined ? undefined : slot;
+  }
+
   /** The error with the way to the slot's owner, unless the node that it is from has told it. */
-  explain(error: KvError, slot: Slot): KvError {
+  explain(error: KvError, { home, slot: placed }: Place): KvError {
     const { fields, code } = error;
     if (!misdirected.has(code) || (fields.mapVersion ?? 0) > 0) return error;
+    // Which slot is not there is for the shard to say, of the others this node judges.
+    const otherwise = code === 'KV_WRONG_SHARD' ? home : placed();
+    const slot = fields.pinSlot === undefined ? otherwise : anySlot(fields.pinSlot);
     const owner = this.options.ownerOf(slot);
     if (owner === undefined) return error;
     const { shard: shardId, epoch: slotEpoch, node } = owner;
@@ -181,7 +218,15 @@ export class Dispatch {
         ? { leaderNode: node, leaderAddress: address }
         : {};
     const mapVersion = this.mapVersion();
-    return new KvError(error.message, { ...fields, mapVersion, shardId, slotEpoch, ...leader });
+    const pin = isPin(slot) ? { pinSlot: slot } : {};
+    return new KvError(error.message, {
+      ...fields,
+      mapVersion,
+      shardId,
+      slotEpoch,
+      ...pin,
+      ...leader,
+    });
   }
 
   write(request: WriteRequest, done: Done<Written>): void {
@@ -191,7 +236,7 @@ export class Dispatch {
       else if (request.grows && this.options.diskFull()) answer(diskFull(), undefined, undefined);
       else {
         route.shard.write(request.writes, request.call, (error, result) => {
-          const misrouted = error ?? this.misrouted(request.slot, result);
+          const misrouted = error ?? this.misrouted(request.place, result);
           answer(misrouted, misrouted === undefined ? result : undefined, undefined);
         });
       }
@@ -199,11 +244,11 @@ export class Dispatch {
   }
 
   /** No write was for this shard, or none is just now: as good as an error. */
-  private misrouted(slot: Slot, result: Written | undefined): KvError | undefined {
+  private misrouted(place: Place, result: Written | undefined): KvError | undefined {
     const [first] = result?.results ?? [];
     const all = result?.results.every(isMisrouted) === true;
     return all && first?.kind === 'refused'
-      ? this.explain(refusalError(first.refusal), slot)
+      ? this.explain(refusalError(first.refusal, first.pin), place)
       : undefined;
   }
 
@@ -226,18 +271,18 @@ export class Dispatch {
   }
 
   scan(request: ScanRequestHere, done: Done<ScanPage>): void {
-    let slot: Slot;
+    let place: Place;
     try {
-      slot = this.options.startOf(request.page);
+      place = this.options.startOf(request.page);
     } catch (error) {
       done(toKvError(error), undefined, undefined);
       return;
     }
     const explained: Done<ScanPage> = (error, result, forwarded) => {
-      done(error && this.explain(error, slot), result, forwarded);
+      done(error && this.explain(error, place), result, forwarded);
     };
-    this.persevere({ ...request, slot }, explained, (route, answer) => {
-      if (route.kind === 'remote') this.passOnTo(route.shard, { ...request, slot }, answer);
+    this.persevere({ ...request, place }, explained, (route, answer) => {
+      if (route.kind === 'remote') this.passOnTo(route.shard, { ...request, place }, answer);
       else {
         route.shard.scan(request.page, request.call, (error, result) => {
           answer(error, result, undefined);
@@ -253,11 +298,15 @@ export class Dispatch {
     act: (route: Exclude<Route, { kind: 'none' }>, answer: Done<T>) => void,
   ): void {
     const patience = new Patience(this.options.clock, request);
+    const { home, slot: placed } = request.place;
+    let hinted: Slot | undefined;
     const attempt = (): void => {
+      const slot = hinted ?? placed();
       const answer: Done<T> = (error, result, forwarded) => {
+        hinted = error && this.hinted(home, error.fields);
         if (error === undefined || !patience.again(error, attempt)) done(error, result, forwarded);
       };
-      const route = this.options.routeOf(request.slot);
+      const route = this.options.routeOf(slot);
       if (route.kind === 'none') answer(route.error, undefined, undefined);
       else act(route, answer);
     };
@@ -280,11 +329,11 @@ export class Dispatch {
       done(notLeader(node, address), undefined, undefined);
       return;
     }
-    const { path, call, slot } = request;
+    const { path, call, place } = request;
     this.options.forwarder.forward(
       { address, path, request: request.request(), call },
       (error, reply) => {
-        if (error !== undefined) this.learn(slot, error.fields);
+        if (error !== undefined) this.learn(place.home, error.fields);
         done(error, undefined, reply);
       },
     );

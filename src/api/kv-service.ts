@@ -22,8 +22,9 @@ import { KvError } from '../errors.js';
 import type { Write, WriteResult } from '../shard/command.js';
 import type { Written } from '../shard/shard.js';
 import type { SlotPosition } from '../shard/slot-position.js';
-import { slotOf, type Slot } from '../router/slot.js';
+import { slotOf } from '../router/slot.js';
 import {
+  acrossPin,
   checkKey,
   deleteOf,
   getReply,
@@ -83,7 +84,8 @@ interface WriteCall<T> {
   readonly header: RequestHeader | null | undefined;
   readonly session: SessionMessage | null | undefined;
   readonly operation: Write['operation'];
-  readonly slot: Slot;
+  /** One of them. */
+  readonly key: Uint8Array;
   readonly reply: (result: WriteResult, header: ReplyHeader) => T;
 }
 
@@ -108,12 +110,13 @@ export class KvService {
   private get(bytes: Uint8Array, call: CallContext, done: UnaryDone): void {
     const request = decoded(codecs.getRequest.decode, bytes);
     checkKey(request.key, this.limits);
-    const slot = slotOf(request.key);
-    const level = levelOf(request, positionsOf(request.header, this.dispatch.clusterId, slot));
+    const place = this.dispatch.placeOf(request.key);
+    const positions = positionsOf(request.header, this.dispatch.clusterId, place.home);
+    const level = levelOf(request, positions);
     this.dispatch.onMapVersion(request.header?.mapVersion);
     this.dispatch.read(
       {
-        slot,
+        place,
         keys: [request.key],
         level,
         call,
@@ -124,11 +127,11 @@ export class KvService {
       },
       (error, result, forwarded) => {
         if (result === undefined) {
-          done(error && this.dispatch.explain(error, slot), forwarded);
+          done(error && this.dispatch.explain(error, place), forwarded);
           return;
         }
-        const { values, logTimeMs, positions } = result;
-        const header = this.header(request.header, logTimeMs, () => positions);
+        const { values, logTimeMs, positions: seen } = result;
+        const header = this.header(request.header, logTimeMs, () => seen.flat());
         done(undefined, codecs.getReply.encode(getReply(values[0], header)));
       },
     );
@@ -144,7 +147,7 @@ export class KvService {
         header: request.header,
         session: request.session,
         operation: putOf(request, this.limits),
-        slot: slotOf(request.key),
+        key: request.key,
         reply: (result, header) => codecs.putReply.encode({ header, ...expectKind(result, 'put') }),
       },
       done,
@@ -161,7 +164,7 @@ export class KvService {
         header: request.header,
         session: request.session,
         operation: deleteOf(request, this.limits),
-        slot: slotOf(request.key),
+        key: request.key,
         reply: (result, header) =>
           codecs.deleteReply.encode({ header, ...expectKind(result, 'delete') }),
       },
@@ -179,7 +182,7 @@ export class KvService {
         header: request.header,
         session: request.session,
         operation: incrementOf(request, this.limits),
-        slot: slotOf(request.key),
+        key: request.key,
         reply: (result, header) =>
           codecs.incrementReply.encode({ header, ...expectKind(result, 'increment') }),
       },
@@ -190,9 +193,11 @@ export class KvService {
   private txn(bytes: Uint8Array, call: CallContext, done: UnaryDone): void {
     const request = decoded(codecs.txnRequest.decode, bytes);
     const operation = transactionOf(request, this.limits);
-    const slots = new Set(transactionKeys(operation).map(slotOf));
-    const [slot] = slots;
-    if (slots.size !== 1 || slot === undefined) throw refusalError('tooManySlots');
+    const keys = transactionKeys(operation);
+    const [key] = keys;
+    // Whether some of them are pinned is for the shard to say.
+    if (key === undefined || new Set(keys.map(slotOf)).size !== 1)
+      throw refusalError('tooManySlots');
     this.write(
       'Txn',
       bytes,
@@ -201,7 +206,7 @@ export class KvService {
         header: request.header,
         session: request.session,
         operation,
-        slot,
+        key,
         reply: (result, header) => {
           const { succeeded, results, revision } = expectKind(result, 'transaction');
           const messages = results.map((each) => resultMessage(each, undefined));
@@ -222,10 +227,11 @@ export class KvService {
     // Names no condition of a write, but it must be of this cluster.
     positionsOf(write.header, this.dispatch.clusterId);
     const grows = growsData(write.operation);
+    const place = this.dispatch.placeOf(write.key);
     this.dispatch.onMapVersion(write.header?.mapVersion);
     this.dispatch.write(
       {
-        slot: write.slot,
+        place,
         writes: [{ operation: write.operation, session: sessionOf(write.session) }],
         grows,
         call,
@@ -236,7 +242,7 @@ export class KvService {
       (error, result, forwarded) => {
         if (forwarded !== undefined) done(undefined, forwarded);
         else if (result === undefined)
-          done(error && this.dispatch.explain(error, write.slot), undefined);
+          done(error && this.dispatch.explain(error, place), undefined);
         else this.answer(result, write, done);
       },
     );
@@ -247,11 +253,24 @@ export class KvService {
     if (first === undefined) {
       done(toKvError(new Error('a command of one write has no result')), undefined);
     } else if (first.kind === 'refused') {
-      done(this.dispatch.explain(refusalError(first.refusal), write.slot), undefined);
+      done(this.refusal(first, write), undefined);
     } else {
-      const seen = (): SlotPosition[] => [result.positionOf(write.slot)];
+      const seen = (): readonly SlotPosition[] => result.positionsOf(write.key);
       done(undefined, write.reply(first, this.header(write.header, result.logTimeMs, seen)));
     }
+  }
+
+  private refusal(
+    { refusal, pin }: Extract<WriteResult, { kind: 'refused' }>,
+    { key, operation }: WriteCall<unknown>,
+  ): KvError {
+    const { dispatch } = this;
+    if (refusal !== 'tooManySlots' || pin === undefined || operation.kind !== 'transaction')
+      return dispatch.explain(refusalError(refusal, pin), dispatch.placeOf(key));
+    return acrossPin(
+      pin,
+      transactionKeys(operation).find((each) => dispatch.slotOf(each) === pin),
+    );
   }
 
   private header(

@@ -2,7 +2,7 @@
 import type { StepMigrationReply, StepMigrationRequest } from '../../proto/messages.js';
 import { ByteReader, ByteWriter } from '../bytes.js';
 import type { StepAtTarget } from '../cluster/migration-order.js';
-import { slotCount, type Slot } from '../router/slot.js';
+import { pinSlotMax, type Slot } from '../router/slot.js';
 import {
   decodeStep,
   encodeStep,
@@ -38,8 +38,8 @@ export async function stepHere(
   isDiskFull: boolean,
 ): Promise<StepMigrationReply> {
   const decoded = steps.map(stepOf);
-  const wrong = slots.find((slot) => slot >= slotCount);
-  if (wrong !== undefined) throw invalid(`slot ${wrong}: slots are 0 to ${slotCount - 1}`);
+  const wrong = slots.find((slot) => slot > pinSlotMax);
+  if (wrong !== undefined) throw invalid(`slot ${wrong}: slots are 0 to ${pinSlotMax}`);
   if (isDiskFull && decoded.some(({ kind }) => kind === 'chunk')) throw diskFull();
   // One after the other in the log, and all on their way at once. The states may be later ones than those
   // right behind the steps: the source takes each for what it says, not for what it asked.
@@ -82,8 +82,8 @@ function stepOf(bytes: Uint8Array): MigrationStep {
   if (sourceSteps.has(step.kind))
     throw invalid(`the step ${step.kind} is the source's own: nobody else may ask for it`);
   const slots = step.kind === 'chunk' ? step.parts : step.slots;
-  const wrong = slots.find(({ slot }) => slot >= slotCount);
-  if (wrong !== undefined) throw invalid(`slot ${wrong.slot}: slots are 0 to ${slotCount - 1}`);
+  const wrong = slots.find(({ slot }) => slot > pinSlotMax);
+  if (wrong !== undefined) throw invalid(`slot ${wrong.slot}: slots are 0 to ${pinSlotMax}`);
   return step;
 }
 

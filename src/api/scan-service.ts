@@ -7,7 +7,6 @@ import type { ScanReply, ScanRequest } from '../../proto/messages.js';
 import type { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import { slot, slotCount, type Slot } from '../router/slot.js';
-import { decodeCursor } from '../shard/scan-cursor.js';
 import { checkKey, invalid } from './convert.js';
 import type { Deadlines, Expiring } from './deadlines.js';
 import type { Dispatch, ScanPage, ScanPageRequest } from './dispatch.js';
@@ -61,8 +60,13 @@ export class ScanService {
     const { dispatch } = this.options;
     const token = tokenFor(asked, dispatch.clusterId, () => positions);
     const header = { mapVersion: dispatch.mapVersion(), logTimeMs, ...token };
-    const next = cursor.byteLength === 0 ? {} : { nextSlot: decodeCursor(cursor).slot };
+    const next = cursor.byteLength === 0 ? {} : { nextSlot: this.slotBehind(cursor) };
     return { header, kvs: [...kvs], cursor, done, ...next };
+  }
+
+  /** Whom to ask next: a pin's shard, if the keys that follow are pinned. */
+  private slotBehind(cursor: Uint8Array): Slot {
+    return this.options.dispatch.slotBehind({ cursor, slot: undefined, afterKey: undefined });
   }
 
   /** Sends pages until the keys, the limit or the client's patience end. Rejects with KvError. */

@@ -2,7 +2,8 @@
 import { codecOf } from '../../proto/definitions.js';
 import type { ReplyHeader, RequestHeader, SessionTokenMessage } from '../../proto/messages.js';
 import { KvError } from '../errors.js';
-import { slot as slotNumber, slotCount, type Slot } from '../router/slot.js';
+import { isPin } from '../router/pins.js';
+import { anySlot, pinSlotMax, slotCount, type Slot } from '../router/slot.js';
 import { mergePosition, type SlotPosition } from '../shard/slot-position.js';
 import { invalid } from './convert.js';
 
@@ -13,7 +14,8 @@ export type Positions = ReadonlyMap<Slot, SlotPosition>;
 const nothingSeen: Positions = new Map();
 
 /**
- * What the token of a request names, of `only` if that is given. Throws KvError: KV_INVALID for bytes
+ * What the token of a request names, of `only` (a hash slot) and of pins if that is given: which pin a key
+ * belongs to is for the replica to know that answers. Throws KvError: KV_INVALID for bytes
  * that are no token, KV_TOKEN_MISMATCH for a token of another cluster.
  */
 export function positionsOf(
@@ -27,18 +29,18 @@ export function positionsOf(
   if (named !== clusterId) throw otherCluster(named, clusterId);
   const found = new Map<Slot, SlotPosition>();
   for (const { slot, epoch, revision, logTimeMs } of positions) {
-    if (slot >= slotCount || ![epoch, revision, logTimeMs].every(Number.isSafeInteger))
+    if (slot > pinSlotMax || ![epoch, revision, logTimeMs].every(Number.isSafeInteger))
       throw malformed(`slot ${slot}`);
-    if (only === undefined || slot === only)
-      mergePosition(found, { slot: slotNumber(slot), epoch, revision, logTimeMs });
+    if (only === undefined || slot === only || slot >= slotCount)
+      mergePosition(found, { slot: anySlot(slot), epoch, revision, logTimeMs });
   }
   return found;
 }
 
-/** One slot's part. */
+/** The part of one hash slot, and of pins. */
 export function within(positions: Positions, slot: Slot): Positions {
-  const position = positions.get(slot);
-  return position === undefined ? nothingSeen : new Map([[slot, position]]);
+  if (positions.size === 0) return nothingSeen;
+  return new Map([...positions].filter(([each]) => each === slot || isPin(each)));
 }
 
 /** The token of a reply, if the request asked for one. */

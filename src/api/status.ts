@@ -81,7 +81,7 @@ export function grpcStatusOf(code: ErrorCode): number {
 /** The ErrorDetail of an error, as it stands in trailers and in the results of a batch. */
 export function errorDetail(error: KvError): ErrorDetail {
   const { leaderNode, leaderAddress, mapVersion, retryAfterMs, limit, size } = error.fields;
-  const { shardId, slotEpoch } = error.fields;
+  const { shardId, slotEpoch, pinSlot } = error.fields;
   return {
     code: error.code,
     outcome: error.outcome === 'unknown' ? OutcomeCode.UNKNOWN : OutcomeCode.NOT_APPLIED,
@@ -94,6 +94,7 @@ export function errorDetail(error: KvError): ErrorDetail {
     size: size ?? 0,
     shardId: shardId ?? 0,
     slotEpoch: slotEpoch ?? 0,
+    pinSlot: pinSlot ?? 0,
   };
 }
 

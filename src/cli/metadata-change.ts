@@ -12,6 +12,7 @@ export interface Issued {
   readonly replica?: number;
   readonly operation?: number;
   readonly migrations?: readonly number[];
+  readonly pin?: number;
 }
 
 /** `ifVersion`: only at this version of the map; 0: at any. Says what came of it, and gives the ids. */

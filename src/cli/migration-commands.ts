@@ -120,11 +120,20 @@ async function start(
 
 /** One move for each shard that has some of them, but for the target itself. */
 function movesByOwner(
-  { slots: map }: TopologyReply,
+  { slots: map, pins }: TopologyReply,
   slots: readonly SlotSpan[],
   target: number,
 ): readonly { slots: readonly SlotSpan[]; source: number; target: number }[] {
-  const parts = partsOf(map, slots);
+  const pinned = pins.map(({ slot, shardId, epoch }) => ({
+    first: slot,
+    last: slot,
+    shardId,
+    epoch,
+  }));
+  const parts = partsOf([...map, ...pinned], slots);
+  const known = countSlots(parts);
+  if (known < countSlots(slots))
+    throw new UsageError('--slots names pins that there are not: quorate slot map lists them');
   const sources = [...new Set(parts.map(({ shardId }) => shardId))].sort((a, b) => a - b);
   return sources
     .filter((source) => source !== target)

@@ -9,6 +9,7 @@ import { KvError } from '../errors.js';
 import { attemptMsMax } from './attempts.js';
 import { closedError } from './connections.js';
 import { ownedResult, type Operation } from './operation.js';
+import type { Slot } from '../router/slot.js';
 import type { Routes } from './routes.js';
 import type { Sender } from './senders.js';
 import { SlotWindows } from './slot-windows.js';
@@ -75,8 +76,7 @@ export class Batcher {
     }
     this.live.add(operation);
     this.liveBytes += operation.bytes;
-    const { slot } = operation;
-    const window = operation.isWrite ? slot : undefined;
+    const window = operation.isWrite ? operation.home : undefined;
     operation.onSettled = () => {
       this.live.delete(operation);
       this.liveBytes -= operation.bytes;
@@ -112,8 +112,10 @@ export class Batcher {
     this.pump();
   };
 
-  private laneOf({ slot, alone, bytes, attempts, anyReplica }: Operation): Lane {
+  private laneOf(operation: Operation): Lane {
+    const { alone, bytes, attempts, anyReplica } = operation;
     const { routes, together, alone: unary } = this.options;
+    const slot = this.slotOf(operation);
     const endpoint = anyReplica ? routes.nextEndpoint(slot) : routes.endpointOf(slot);
     const redirect = attempts.redirect && slot !== undefined && !anyReplica;
     const single = alone || bytes > batchBytesMax;
@@ -127,6 +129,10 @@ export class Batcher {
       this.lanes.set(name, lane);
     }
     return lane;
+  }
+
+  private slotOf({ hint, key }: Operation): Slot | undefined {
+    return hint ?? (key && this.options.routes.slotOf(key));
   }
 
   /** One batch of each lane in turn, while there is room. */
@@ -255,7 +261,9 @@ export class Batcher {
       operation.alone = true;
       return 0;
     }
-    this.options.routes.onFailure(operation.slot, endpoint, error);
+    const { routes } = this.options;
+    routes.onFailure(this.slotOf(operation), endpoint, error);
+    operation.hint = operation.key && routes.hinted(operation.key, error);
     return waitMs;
   }
 

@@ -30,7 +30,11 @@ export class Operation {
   readonly deadline: number;
   readonly attempts: Attempts;
   /** Undefined: any node will do. */
-  readonly slot: Slot | undefined;
+  readonly key: Uint8Array | undefined;
+  /** By the hash of the key: what a client remembers of its writes is bounded by hash slot. */
+  readonly home: Slot | undefined;
+  /** Where the last answer sent it, for the next attempt. */
+  hint: Slot | undefined;
   /** A read that followers may answer. */
   readonly anyReplica: boolean;
   /** About as many as it takes in a request. */
@@ -59,7 +63,8 @@ export class Operation {
     this.isWrite = Boolean(write);
     this.attempts = new Attempts(!write);
     this.anyReplica = isForAnyReplica(get?.level);
-    this.slot = key instanceof Uint8Array ? slotOf(key) : undefined;
+    this.key = key instanceof Uint8Array ? key : undefined;
+    this.home = this.key && slotOf(this.key);
     this.bytes = (key?.byteLength ?? 0) + (put?.value.byteLength ?? 0) + overheadBytes;
     this.returnsValue = !write || isConditional(message);
     this.timer = setTimeout(this.expire, deadline - Date.now());

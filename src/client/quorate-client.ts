@@ -34,7 +34,6 @@ import type {
   TxnReply,
   TxnRequest,
 } from '../../proto/messages.js';
-import { slotOf } from '../router/slot.js';
 import { Batcher } from './batcher.js';
 import { closedError, Connections } from './connections.js';
 import { LogTime, type CallBounds } from './log-time.js';
@@ -299,7 +298,7 @@ export class QuorateClient {
     const reply = await this.calls.call(methods.get, get, {
       ...bounds,
       anyReplica: isForAnyReplica(get.level),
-      slot: slotOf(get.key),
+      key: get.key,
       header: get.header ?? undefined,
       isRead: true,
     });
@@ -310,7 +309,7 @@ export class QuorateClient {
   /** Log time: of the leader of the key's shard. */
   private async askTime(key: Uint8Array, deadline: number): Promise<void> {
     const header = { wantLogTime: true };
-    const options = { deadline, slot: slotOf(key), isRead: true, header };
+    const options = { deadline, key, isRead: true, header };
     this.learn((await this.calls.call(methods.get, { key }, options)).header);
     if (!this.book.knowsLogTime) throw asKvError(new Error('the leader did not tell its time'));
   }
@@ -345,7 +344,7 @@ export class QuorateClient {
     bounds: CallBounds,
   ): Promise<R> {
     const header = bounds.token?.headerOf('none');
-    return this.calls.call(called, request, { ...bounds, header, slot: slotOf(key) });
+    return this.calls.call(called, request, { ...bounds, header, key });
   }
 
   /** `key`: the write's, or one of several in one slot. */

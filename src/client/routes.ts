@@ -2,9 +2,16 @@
  * Where to send what: straight to the leader of the key's shard as far as the topology, its leaders
  * and the answers of nodes tell; otherwise to any node. Only hints: a wrong one costs a redirect.
  */
-import type { NodeInfo, ShardLeader, SlotRangeInfo, TopologyReply } from '../../proto/messages.js';
+import type {
+  NodeInfo,
+  PinInfo,
+  ShardLeader,
+  SlotRangeInfo,
+  TopologyReply,
+} from '../../proto/messages.js';
 import type { ErrorCode, KvError } from '../errors.js';
-import { slotCount, type Slot } from '../router/slot.js';
+import { isPin, Pins } from '../router/pins.js';
+import { anySlot, slotCount, slotOf, type Slot } from '../router/slot.js';
 import { namesAnother } from './attempts.js';
 
 /**
@@ -50,6 +57,8 @@ export class Routes {
   private readonly terms = new Map<number, number>();
   private topology: TopologyReply | undefined;
   private ranges: readonly SlotRangeInfo[] = [];
+  private pins = new Pins([]);
+  private pinOwners: ReadonlyMap<Slot, Owner> = new Map();
   /** Client addresses of the nodes that are in the cluster. */
   private addresses: ReadonlyMap<number, string> = new Map();
   /** Addresses of the nodes with a replica of a shard, the one that is to lead it first. */
@@ -92,12 +101,32 @@ export class Routes {
 
   /** Undefined until the slot map is known. */
   shardOf(slot: Slot): number | undefined {
-    return (this.ahead.get(slot) ?? this.rangeOf(slot))?.shardId;
+    return (this.ahead.get(slot) ?? this.ownerOf(slot))?.shardId;
   }
 
-  /** `slot` undefined: any node would have done. */
-  onFailure(slot: Slot | undefined, endpoint: string, error: KvError): void {
+  /** The pin that a key belongs to by the map, or else its hash slot. */
+  slotOf(key: Uint8Array): Slot {
+    return this.pins.slotOf(key);
+  }
+
+  /**
+   * Where a request goes next, by what a node said of its key: to a pin, or past one, that the map does not
+   * name (any more). Undefined: nothing was said.
+   */
+  hinted(key: Uint8Array, { code, fields }: KvError): Slot | undefined {
+    const { pinSlot = 0, shardId = 0 } = fields;
+    if (shardId === 0) return undefined;
+    if (pinSlot > 0) return anySlot(pinSlot);
+    return code === 'KV_WRONG_SHARD' ? slotOf(key) : undefined;
+  }
+
+  /** `asked` undefined: any node would have done. */
+  onFailure(asked: Slot | undefined, endpoint: string, error: KvError): void {
     const { code, fields } = error;
+    const { pinSlot = 0, shardId = 0 } = fields;
+    // What it says of a pin is not true of the hash slot, nor the other way round.
+    const isOther = asked !== undefined && shardId > 0 && pinSlot !== (isPin(asked) ? asked : 0);
+    const slot = !isOther ? asked : pinSlot > 0 ? anySlot(pinSlot) : undefined;
     const { leaderAddress = '', unreachable = false } = fields;
     this.meet(endpoint, fields.mapVersion);
     const isOld = slot !== undefined && !this.takeOwner(slot, fields);
@@ -126,13 +155,30 @@ export class Routes {
     else if (this.topology.clusterId !== clusterId) return;
     this.topology = topology;
     this.ranges = slots;
+    this.usePins(topology.pins);
     const present = nodes.filter(({ state }) => state !== 'removed');
     this.addresses = new Map(present.map((node) => [node.nodeId, node.clientAddress]));
     const addressOf = (node: number): string[] => [this.addresses.get(node) ?? []].flat();
     this.replicas = new Map(shards.map((each) => [each.shardId, each.nodes.flatMap(addressOf)]));
     for (const [slot, { epoch }] of this.ahead)
-      if ((this.rangeOf(slot)?.epoch ?? 0) >= epoch) this.ahead.delete(slot);
+      if ((this.ownerOf(slot)?.epoch ?? 0) >= epoch) this.ahead.delete(slot);
     this.follow(nodes);
+  }
+
+  private usePins(pins: readonly PinInfo[]): void {
+    const placed = pins.map(({ prefix, ...pin }) => ({
+      ...pin,
+      slot: anySlot(pin.slot),
+      isPrefix: prefix,
+    }));
+    this.pins = new Pins(placed);
+    this.pinOwners = new Map(placed.map((pin) => [pin.slot, pin]));
+    for (const slot of this.ahead.keys())
+      if (isPin(slot) && !this.pinOwners.has(slot)) this.ahead.delete(slot);
+  }
+
+  private ownerOf(slot: Slot): Owner | undefined {
+    return isPin(slot) ? this.pinOwners.get(slot) : this.rangeOf(slot);
   }
 
   /** What a node knows of leaders: a later term replaces an earlier one. */
@@ -183,7 +229,8 @@ export class Routes {
 
   /** False: the hint is older than what is known of the slot, and so is everything else it says. */
   private takeOwner(slot: Slot, { shardId = 0, slotEpoch = 0 }: KvError['fields']): boolean {
-    const known = this.ahead.get(slot) ?? this.rangeOf(slot);
+    const isNew = isPin(slot) && shardId > 0 ? { shardId: 0, epoch: 0 } : undefined;
+    const known = this.ahead.get(slot) ?? this.ownerOf(slot) ?? isNew;
     if (known === undefined || shardId === 0) return true;
     if (slotEpoch > known.epoch) this.ahead.set(slot, { shardId, epoch: slotEpoch });
     return slotEpoch >= known.epoch;

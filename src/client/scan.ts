@@ -4,7 +4,8 @@
  */
 import { ReadLevel, type ScanReply, type ScanRequest } from '../../proto/messages.js';
 import { KvError } from '../errors.js';
-import { slot as slotNumber, slotOf, type Slot } from '../router/slot.js';
+import { isPin } from '../router/pins.js';
+import { anySlot, slot as slotNumber, slotOf, type Slot } from '../router/slot.js';
 import type { CallBounds } from './log-time.js';
 import { methods } from './methods.js';
 import { checkBytes, isForAnyReplica } from './requests.js';
@@ -39,7 +40,9 @@ async function pageOf(
 ): Promise<ScanReply> {
   const { token } = bounds;
   const level = request.level ?? (token && ReadLevel.AT_LEAST);
-  const slots = slotIn(request.slot) ?? { from: place ?? slotNumber(0) };
+  // Behind a pin come slots of any number.
+  const isKnown = place !== undefined && !isPin(place);
+  const slots = slotIn(request.slot) ?? { from: isKnown ? place : slotNumber(0) };
   const page = await calls.call(
     methods.scanPage,
     level === undefined ? request : { ...request, level },
@@ -63,7 +66,7 @@ function firstSlot({ slot, cursor, afterKey }: ScanRequest): Slot | undefined {
 }
 
 function slotIn(value: number | null | undefined): Slot | undefined {
-  return typeof value === 'number' ? slotNumber(value) : undefined;
+  return typeof value === 'number' ? anySlot(value) : undefined;
 }
 
 /** Without one the scan would begin anew. */

@@ -10,7 +10,7 @@ import type {
   SlotPositionMessage,
 } from '../../proto/messages.js';
 import { KvError, type Outcome } from '../errors.js';
-import type { Slot } from '../router/slot.js';
+import { slotCount, type Slot } from '../router/slot.js';
 
 const codec = codecOf<SessionTokenMessage>('quorate.v1.SessionToken');
 
@@ -22,6 +22,7 @@ export class SessionToken {
   /** Empty until something was seen. */
   private clusterId = '';
   private readonly positions = new Map<number, SlotPositionMessage>();
+  private readonly pins = new Set<number>();
 
   /** What `toString` gave; an empty text is a token that has seen nothing. Throws KvError KV_INVALID. */
   static parse(text: string): SessionToken {
@@ -71,7 +72,10 @@ export class SessionToken {
     }
   }
 
-  /** Of a read: with the position of its slot, or of all from a slot on. A write waits for nothing. */
+  /**
+   * Of a read: with the position of its hash slot, or of all from one on; and of all pins, since which of
+   * them it meets is not for the client to know. A write waits for nothing.
+   */
   headerOf(slots: Slot | { readonly from: Slot } | 'none'): RequestHeader {
     return { token: this.encode(this.positionsOf(slots)), returnToken: true };
   }
@@ -80,8 +84,7 @@ export class SessionToken {
     if (slots === 'none') return [];
     if (typeof slots === 'object')
       return [...this.positions.values()].filter(({ slot }) => slot >= slots.from);
-    const position = this.positions.get(slots);
-    return position === undefined ? [] : [position];
+    return [slots, ...this.pins].flatMap((slot) => this.positions.get(slot) ?? []);
   }
 
   private encode(positions: SlotPositionMessage[]): Buffer {
@@ -99,6 +102,7 @@ export class SessionToken {
     }
     this.clusterId = clusterId;
     for (const { slot, epoch, revision, logTimeMs } of positions) {
+      if (slot >= slotCount) this.pins.add(slot);
       const known = this.positions.get(slot);
       this.positions.set(slot, {
         slot,

@@ -27,6 +27,7 @@ export function errorOfDetail(detail: ErrorDetail, cause?: unknown): KvError {
     size: detail.size ?? 0,
     shardId: detail.shardId ?? 0,
     slotEpoch: detail.slotEpoch ?? 0,
+    pinSlot: detail.pinSlot ?? 0,
     cause,
   });
 }
@@ -84,7 +85,7 @@ const plainCodes: Readonly<Partial<Record<status, ErrorCode>>> = {
 /** An error as it stands among the results of a batch. */
 export function detailOfError(error: KvError): ErrorDetail {
   const { leaderNode, leaderAddress, mapVersion, retryAfterMs, limit, size } = error.fields;
-  const { shardId, slotEpoch } = error.fields;
+  const { shardId, slotEpoch, pinSlot } = error.fields;
   return {
     code: error.code,
     outcome: error.outcome === 'unknown' ? OutcomeCode.UNKNOWN : OutcomeCode.NOT_APPLIED,
@@ -97,6 +98,7 @@ export function detailOfError(error: KvError): ErrorDetail {
     size: size ?? 0,
     shardId: shardId ?? 0,
     slotEpoch: slotEpoch ?? 0,
+    pinSlot: pinSlot ?? 0,
   };
 }
 

@@ -10,6 +10,8 @@ import {
   type ShardRecord,
   type Topology,
 } from '../meta/topology.js';
+import { ruleOf } from '../meta/pins.js';
+import { isPin, Pins, segmentAt } from '../router/pins.js';
 import { Router } from '../router/router.js';
 import type { Slot } from '../router/slot.js';
 
@@ -27,6 +29,8 @@ export class ClusterView {
   /** Called after each newer topology. */
   onUpdate: () => void = () => undefined;
   private router: Router | undefined;
+  private pins = new Pins([]);
+  private pinOwners: ReadonlyMap<Slot, SlotOwner> = new Map();
   /**
    * Owners that were named with a higher epoch than the map's: the new owner of a slot can be ahead of
    * every map (rule D31). At most one for each slot, and none that the map has caught up with.
@@ -39,8 +43,13 @@ export class ClusterView {
     if (topology.version <= this.topology.version) return;
     this.topology = topology;
     this.router = new Router({ version: topology.version, ranges: topology.slots });
-    for (const [slot, owner] of this.ahead)
-      if (owner.epoch <= this.router.ownerOf(slot).epoch) this.ahead.delete(slot);
+    this.pins = new Pins(topology.pins.map(ruleOf));
+    this.pinOwners = new Map(topology.pins.map(({ slot, ...owner }) => [slot, owner]));
+    for (const [slot, owner] of this.ahead) {
+      // Of a pin that the map has had and has no more nobody is the owner.
+      const isGone = isPin(slot) && slot < topology.next.pin && !this.pinOwners.has(slot);
+      if (isGone || owner.epoch <= (this.mapped(slot)?.epoch ?? 0)) this.ahead.delete(slot);
+    }
     for (const shard of topology.shards) this.remotes.get(shard.id)?.follow(shard);
     this.onUpdate();
   }
@@ -51,7 +60,21 @@ export class ClusterView {
 
   /** By the highest epoch that was heard of; undefined as long as nobody named one. */
   ownerOf(slot: Slot): SlotOwner | undefined {
-    return this.ahead.get(slot) ?? this.router?.ownerOf(slot);
+    return this.ahead.get(slot) ?? this.mapped(slot);
+  }
+
+  private mapped(slot: Slot): SlotOwner | undefined {
+    return isPin(slot) ? this.pinOwners.get(slot) : this.router?.ownerOf(slot);
+  }
+
+  /** The pin that a key belongs to by the map, or else its hash slot. */
+  slotOf(key: Uint8Array): Slot {
+    return this.pins.slotOf(key);
+  }
+
+  /** Where the keys of a hash slot are from this one on; empty: from the first. */
+  slotAt(home: Slot, from: Uint8Array): Slot {
+    return segmentAt(home, this.pins.of(home), from).slot;
   }
 
   /**
@@ -59,7 +82,7 @@ export class ClusterView {
    * whatever the maps. Before there is a map, only what has moved since its birth is worth keeping.
    */
   learnOwner(slot: Slot, owner: SlotOwner): void {
-    const epoch = this.ownerOf(slot)?.epoch ?? bornEpoch;
+    const epoch = this.ownerOf(slot)?.epoch ?? (isPin(slot) ? 0 : bornEpoch);
     if (owner.epoch > epoch) this.ahead.set(slot, owner);
   }
 

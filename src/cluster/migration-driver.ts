@@ -318,8 +318,8 @@ export class MigrationDriver {
     parts: readonly ChunkPart[] = [],
   ): Promise<boolean> {
     const terms = slots.map((slot): SlotTerms => {
-      const { epoch, migration } = this.options.shard.slotState(slot);
-      return { ...noTerms, slot, epoch, change: migration?.from ?? 0 };
+      const { epoch, migration, pins, lastPin } = this.options.shard.slotState(slot);
+      return { ...noTerms, slot, epoch, change: migration?.from ?? 0, pins, lastPin };
     });
     await this.send(order, parts, slots, { before: [this.step('importBegin', terms)] });
     return true;

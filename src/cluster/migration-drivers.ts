@@ -9,6 +9,7 @@ import { settingOf } from '../meta/settings.js';
 import type { MigrationRecord, Topology } from '../meta/topology.js';
 import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
+import { isPin } from '../router/pins.js';
 import type { Slot } from '../router/slot.js';
 import { isExport } from '../shard/slot-state.js';
 import { MigrationDriver } from './migration-driver.js';
@@ -103,7 +104,7 @@ export class MigrationDrivers {
     const { settings } = topology;
     const limits = {
       bytesPerSecond: record?.bytesPerSecond || settingOf(settings, 'migrationBytesPerSecond'),
-      epochOf: (slot: Slot) => epochOf(topology.slots, slot),
+      epochOf: (slot: Slot) => epochOf(topology, slot),
       freezeMsMax: settingOf(settings, 'freezeMsMax'),
       giveUpMs: settingOf(settings, 'migrationGiveUpMs'),
     };
@@ -122,7 +123,8 @@ export class MigrationDrivers {
   }
 }
 
-function epochOf(slots: Topology['slots'], slot: Slot): number {
+function epochOf({ slots, pins }: Topology, slot: Slot): number {
+  if (isPin(slot)) return pins.find((pin) => pin.slot === slot)?.epoch ?? 0;
   return slots.find(({ last }) => slot <= last)?.epoch ?? 0;
 }
 

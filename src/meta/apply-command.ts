@@ -22,6 +22,7 @@ import {
   applyThrottleMigration,
 } from './migration-commands.js';
 import { promoted } from './migrations.js';
+import { applyPinFilled, applyPinGone, applyPinKeys, applyUnpinKeys } from './pin-commands.js';
 import {
   applyAddNode,
   applyDrain,
@@ -152,6 +153,14 @@ function effectOf(topology: Topology, command: MetaCommand, written: number): Ef
       return applyMergeShard(topology, command);
     case 'splitShard':
       return applySplitShard(topology, command);
+    case 'pinKeys':
+      return applyPinKeys(topology, command);
+    case 'unpinKeys':
+      return applyUnpinKeys(topology, command);
+    case 'pinFilled':
+      return applyPinFilled(topology, command);
+    case 'pinGone':
+      return applyPinGone(topology, command);
   }
 }
 

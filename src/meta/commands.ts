@@ -14,8 +14,9 @@ import { settingSince } from './settings.js';
  * 1 is the first; raised when a kind is added or the meaning of one changes. A command is written with
  * the lowest version in which it means what it means now: programs that know no higher one go on until
  * something new is asked for. 2: migrations, with their settings; the members of a recovered group.
+ * 3: pins.
  */
-export const commandVersion = 2;
+export const commandVersion = 3;
 
 const number = z.number();
 const text = z.string();
@@ -172,6 +173,25 @@ const splitShard = z.strictObject({
   nowMs,
 });
 
+/** Keys are base64: any bytes. */
+const pinKeys = z.strictObject({
+  kind: z.literal('pinKeys'),
+  key: text,
+  isPrefix: z.boolean(),
+  shard: number,
+  nowMs,
+});
+const unpinKeys = z.strictObject({
+  kind: z.literal('unpinKeys'),
+  key: text,
+  isPrefix: z.boolean(),
+  nowMs,
+});
+/** Said by the shard of the hash slot: the pin has its keys. */
+const pinFilled = z.strictObject({ kind: z.literal('pinFilled'), slot: number, nowMs });
+/** Said by the shard of the hash slot: that has them again. */
+const pinGone = z.strictObject({ kind: z.literal('pinGone'), slot: number });
+
 const commandSchema = z
   .discriminatedUnion('kind', [
     init,
@@ -201,6 +221,10 @@ const commandSchema = z
     removeShard,
     mergeShard,
     splitShard,
+    pinKeys,
+    unpinKeys,
+    pinFilled,
+    pinGone,
   ])
   .readonly();
 
@@ -217,9 +241,16 @@ const kindsOfVersion2: ReadonlySet<string> = new Set<MetaCommand['kind']>([
   'splitShard',
 ]);
 
+const kindsOfVersion3: ReadonlySet<string> = new Set<MetaCommand['kind']>([
+  'pinKeys',
+  'unpinKeys',
+  'pinFilled',
+  'pinGone',
+]);
+
 const envelopeSchema = z
   .strictObject({
-    version: z.literal([1, commandVersion]),
+    version: z.literal([1, 2, commandVersion]),
     /** Only to be applied at this version of the topology; undefined: at any. */
     ifVersion: number.int().nonnegative().exactOptional(),
     command: commandSchema,
@@ -243,6 +274,7 @@ export interface Issued {
   readonly replica?: number;
   readonly operation?: number;
   readonly migrations?: readonly number[];
+  readonly pin?: number;
 }
 
 export type RefusalReason =
@@ -287,6 +319,10 @@ export type RefusalReason =
   | 'migrationEnded'
   | 'migrationNotBegun'
   | 'shardInUse'
+  | 'badPin'
+  | 'pinExists'
+  | 'unknownPin'
+  | 'tooManyPins'
   | 'versionMoved'
   | 'futureVersion';
 
@@ -326,6 +362,7 @@ export function encodeMetaCommand(command: MetaCommand, ifVersion?: number): Uin
 }
 
 function versionOf(command: MetaCommand): number {
+  if (kindsOfVersion3.has(command.kind)) return 3;
   if (kindsOfVersion2.has(command.kind)) return 2;
   return command.kind === 'setSetting' ? settingSince(command.name) : 1;
 }
@@ -335,9 +372,11 @@ export function decodeMetaCommand(bytes: Uint8Array): ReceivedCommand {
   try {
     const received = envelopeSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
     const { kind } = received.command;
-    // Nobody writes that: who knows version 1 alone knows no such kind.
-    if (received.version === 1 && kindsOfVersion2.has(kind))
-      throw new Error(`${kind} is no command of version 1`);
+    // Nobody writes that: who knows such a version alone knows no such kind.
+    const isNewer =
+      (received.version < 2 && kindsOfVersion2.has(kind)) ||
+      (received.version < 3 && kindsOfVersion3.has(kind));
+    if (isNewer) throw new Error(`${kind} is no command of version ${received.version}`);
     return received;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);

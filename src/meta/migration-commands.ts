@@ -12,15 +12,17 @@ import {
   withMigration,
 } from './migrations.js';
 import { runningReshape } from './operations.js';
+import { homeOf, isBetween, nameOfPin, ownerOf, pinUnderWay, rangesWithPins } from './pins.js';
 import {
   countSlots,
   joinSpans,
   partsOf,
   problemOfSpans,
+  slotsOf,
   textOfSpans,
   type SlotSpan,
 } from '../router/slot-spans.js';
-import type { MigrationRecord, ShardRecord, Topology } from './topology.js';
+import type { MigrationRecord, PinRecord, ShardRecord, Topology } from './topology.js';
 
 /** Migrations that have not ended. */
 export const openMax = 1000;
@@ -92,7 +94,10 @@ function checkedMove(
     );
   const slots = joinSpans(move.slots);
   const taken =
-    slotTaken(slots, open) ?? notOwned(topology, slots, source) ?? leavingTarget(topology, target);
+    slotTaken(slots, open) ??
+    notOwned(topology, slots, source) ??
+    leavingTarget(topology, target) ??
+    pinBetween(topology, slots, target);
   if (taken !== undefined) return taken;
   return {
     id,
@@ -129,12 +134,13 @@ function slotTaken(
 }
 
 function notOwned(
-  { slots: map }: Topology,
+  topology: Topology,
   slots: readonly SlotSpan[],
   { id }: ShardRecord,
 ): Refusal | undefined {
-  const other = partsOf(map, slots).find(({ shard }) => shard !== id);
-  if (other === undefined) return undefined;
+  const parts = partsOf(rangesWithPins(topology), slots);
+  const other = parts.find(({ shard }) => shard !== id);
+  if (other === undefined) return noSuchPin(slots, parts);
   return refused(
     'notOwner',
     `slot ${other.first} belongs to shard ${other.shard}, not to shard ${id}: name its owner as ` +
@@ -142,8 +148,41 @@ function notOwned(
   );
 }
 
+function noSuchPin(slots: readonly SlotSpan[], found: readonly SlotSpan[]): Refusal | undefined {
+  if (countSlots(found) === countSlots(slots)) return undefined;
+  const known = new Set([...slotsOf(found)]);
+  const missing = [...slotsOf(slots)].find((slot) => !known.has(slot));
+  return refused(
+    'badSlots',
+    `there is no pin ${missing}: slots are 0 to 16383, and quorate slot map lists the pins above them`,
+  );
+}
+
+/** Keys that are between a pin and its hash slot keep both in one shard. */
+function pinBetween(
+  topology: Topology,
+  slots: readonly SlotSpan[],
+  { id }: ShardRecord,
+): Refusal | undefined {
+  const wait = (pin: PinRecord, slot: number): Refusal =>
+    refused(
+      'slotMigrating',
+      `slot ${slot}: pin ${pin.slot} (${nameOfPin(pin)}) is ${pin.state} just now: wait until it is done` +
+        (pin.state === 'unpinning' ? ', or repeat quorate slot unpin if that stands still' : ''),
+    );
+  const under = pinUnderWay(topology, slots);
+  if (under !== undefined) return wait(under, homeOf(under));
+  const own = topology.pins.find(
+    (pin) =>
+      isBetween(pin) && slots.some(({ first, last }) => pin.slot >= first && pin.slot <= last),
+  );
+  // Only the way home is open to it.
+  const isHome = own?.state === 'unpinning' && ownerOf(topology, homeOf(own)) === id;
+  return own === undefined || isHome ? undefined : wait(own, own.slot);
+}
+
 /** Slots that came to it would only have to leave again. */
-function leavingTarget(topology: Topology, { id }: ShardRecord): Refusal | undefined {
+export function leavingTarget(topology: Topology, { id }: ShardRecord): Refusal | undefined {
   const merge = runningReshape(topology, id);
   if (merge?.kind !== 'mergeShard') return undefined;
   return refused(

@@ -11,10 +11,12 @@
  * nothing to drop: cancelled, it has ended. Slots that were handed over stay with the target, however
  * the migration ends.
  */
-import { overlaid } from './slot-map.js';
+import { overlaid, type SlotRange } from './slot-map.js';
 import { settingOf } from './settings.js';
+import { rangesWithPins } from './pins.js';
+import { slotCount } from '../router/slot.js';
 import { countSlots, partsOf, type SlotSpan } from '../router/slot-spans.js';
-import type { MigrationRecord, MigrationState, Topology } from './topology.js';
+import type { MigrationRecord, MigrationState, PinRecord, Topology } from './topology.js';
 
 /** Ended migrations that are kept to be looked at, besides those that a running operation waits for. */
 const endedMax = 100;
@@ -36,8 +38,9 @@ export function openMigrations({ migrations }: Topology): readonly MigrationReco
 }
 
 /** The slots of a migration that its source still has. */
-export function slotsLeft({ slots: map }: Topology, { slots, source }: MigrationRecord): number {
-  return countSlots(partsOf(map, slots).filter(({ shard }) => shard === source));
+export function slotsLeft(topology: Topology, { slots, source }: MigrationRecord): number {
+  const parts = partsOf(rangesWithPins(topology), slots);
+  return countSlots(parts.filter(({ shard }) => shard === source));
 }
 
 export function withMigration(topology: Topology, migration: MigrationRecord): Topology {
@@ -74,13 +77,25 @@ export function handedOver(
   { source, target }: MigrationRecord,
   slots: readonly SlotSpan[],
 ): { readonly topology: Topology; readonly moved: number } {
-  const parts = partsOf(topology.slots, slots).filter(({ shard }) => shard === source);
+  const parts = partsOf(rangesWithPins(topology), slots).filter(({ shard }) => shard === source);
   if (parts.length === 0) return { topology, moved: 0 };
   const given = parts.map((part) => ({ ...part, shard: target, epoch: part.epoch + 1 }));
+  const hashed = given.filter(({ first }) => first < slotCount);
   return {
-    topology: { ...topology, slots: overlaid(topology.slots, given) },
+    topology: {
+      ...topology,
+      slots: hashed.length === 0 ? topology.slots : overlaid(topology.slots, hashed),
+      pins: hashed.length === given.length ? topology.pins : movedPins(topology.pins, given),
+    },
     moved: countSlots(parts),
   };
+}
+
+function movedPins(pins: readonly PinRecord[], given: readonly SlotRange[]): readonly PinRecord[] {
+  return pins.map((pin) => {
+    const owner = given.find(({ first }) => first === pin.slot);
+    return owner === undefined ? pin : { ...pin, shard: owner.shard, epoch: owner.epoch };
+  });
 }
 
 /**

@@ -6,6 +6,7 @@ import { slotCount } from '../router/slot.js';
 import { countSlots, joinSpans, partsOf, takeSlots, type SlotSpan } from '../router/slot-spans.js';
 import type { Move } from './migration-commands.js';
 import { openMigrations } from './migrations.js';
+import { homeOf, isBetween } from './pins.js';
 import { nodeOf, type ShardRecord, type Topology } from './topology.js';
 
 export const weightMax = 1_000_000;
@@ -116,7 +117,13 @@ function loadsOf(topology: Topology, weights: ReadonlyMap<number, number>): read
     if (to !== undefined) to.slots += left;
   }
   const ranges = new Map<number, SlotSpan[]>();
-  for (const part of partsOf(topology.slots, allBut(open.flatMap(({ slots }) => slots)))) {
+  // Nor those whose keys are on their way to a pin or back. Pins themselves stay where they were put.
+  const homes = topology.pins.filter(isBetween).map(homeOf);
+  const busy = [
+    ...open.flatMap(({ slots }) => slots),
+    ...homes.map((slot) => ({ first: slot, last: slot })),
+  ];
+  for (const part of partsOf(topology.slots, allBut(busy))) {
     const known = ranges.get(part.shard);
     if (known === undefined) ranges.set(part.shard, [part]);
     else known.push(part);

@@ -23,6 +23,7 @@ import {
 } from './effect.js';
 import type { Effect } from './effect.js';
 import { endReplacementOf } from './operations.js';
+import { pinsMax } from './pins.js';
 import {
   generationOf,
   presentReplicas,
@@ -36,6 +37,8 @@ import {
  * and ids it gave out, which must never be given out again (rule D01). More than it can have done.
  */
 const forgottenMax = 1_000_000;
+/** Of pins, whose ids are few: as many as there can be at one time. */
+const pinsForgottenMax = pinsMax;
 
 export function applyRecoverGroup(topology: Topology, command: CommandOf<'recoverGroup'>): Effect {
   const { group, generation, members } = command;
@@ -80,7 +83,7 @@ function recoverMetadata(
   metadata: readonly ReplicaRecord[],
   generation: number,
 ): Topology {
-  const { node, replica, shard, operation, migration } = topology.next;
+  const { node, replica, shard, operation, migration, pin } = topology.next;
   // Two recoveries that do not know of one another give out ids of different ranges.
   const leap = forgottenMax + (generation % forgottenMax);
   return {
@@ -97,6 +100,7 @@ function recoverMetadata(
       shard: shard + leap,
       operation: operation + leap,
       migration: migration + leap,
+      pin: pin + pinsForgottenMax,
     },
   };
 }

@@ -5,6 +5,7 @@ import { slotsOfShard } from './slot-map.js';
 import { changed, isRefusal, presentShard, refused, unchanged, type Effect } from './effect.js';
 import { startMigrations, type Move } from './migration-commands.js';
 import { openMigrations } from './migrations.js';
+import { rangesWithPins } from './pins.js';
 import { endReplacementOf, openOperation, runningReshape } from './operations.js';
 import { createShard } from './shard-commands.js';
 import { countSlots, equalShares } from '../router/slot-spans.js';
@@ -21,7 +22,7 @@ export function applyRemoveShard(
   if (topology.removedShards.some((each) => each === id)) return unchanged();
   const shard = presentShard(topology, id);
   if (isRefusal(shard)) return shard;
-  const slots = countSlots(slotsOfShard(topology.slots, id));
+  const slots = countSlots(slotsOfShard(rangesWithPins(topology), id));
   const inUse = (what: string): Refusal => refused('shardInUse', `shard ${id} ${what}`);
   if (slots > 0)
     return inUse(`has ${slots} slots: merge it into other shards, which moves them and removes it`);
@@ -55,7 +56,7 @@ export function applyMergeShard(topology: Topology, command: CommandOf<'mergeSha
   }
   const problem = underWay(topology, id) ?? inbound(topology, id);
   if (problem !== undefined) return problem;
-  const slots = slotsOfShard(topology.slots, id);
+  const slots = slotsOfShard(rangesWithPins(topology), id);
   // The ends of the list go without where there are fewer slots than shards.
   const moves = equalShares(slots, into.length).map((share, at): Move => ({
     slots: share,

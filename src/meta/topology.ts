@@ -10,6 +10,7 @@ import {
   type ReplicaId,
 } from '../../raft/index.js';
 import type { SlotMap, SlotRange } from './slot-map.js';
+import { slotCount, type Slot } from '../router/slot.js';
 import type { SlotSpan } from '../router/slot-spans.js';
 
 /** `suspect` and `down`: its connections are gone, for short or long. `draining`: its replicas leave. */
@@ -121,6 +122,25 @@ export interface MigrationRecord {
   readonly endedMs: number;
 }
 
+/** A key, or all keys with a prefix, that are a slot of their own. The states: pins.ts. */
+export interface PinRecord {
+  /** From 16384 up. Issued once, for ever (rule D25). */
+  readonly slot: Slot;
+  /** Base64. */
+  readonly key: string;
+  readonly isPrefix: boolean;
+  readonly state: 'pinning' | 'pinned' | 'unpinning';
+  /** Who has it, and the epoch of that; until it is there the shard of its hash slot, and 0. */
+  readonly shard: number;
+  readonly epoch: number;
+  /** Where it was asked to be. */
+  readonly target: number;
+  /** The number of its birth, among those of migrations: the first instance of its data. */
+  readonly migration: number;
+  /** Milliseconds since 1970 of the last change of `state`. */
+  readonly sinceMs: number;
+}
+
 export interface Topology {
   readonly clusterId: string;
   /** Digest of the `init` that made the cluster, so that a repetition of it is recognised. */
@@ -143,6 +163,8 @@ export interface Topology {
   readonly operations: readonly OperationRecord[];
   /** Open ones and the last hundred that ended, by id. No slot is in two open ones. */
   readonly migrations: readonly MigrationRecord[];
+  /** By slot. No key belongs to two of them. */
+  readonly pins: readonly PinRecord[];
   /**
    * Shards that were removed, the last thousand: their replicas go, whoever leads them. One that merely
    * is not in `shards` may have been forgotten by a forced recovery of the metadata group (rule D07), and
@@ -156,6 +178,7 @@ export interface Topology {
     readonly shard: number;
     readonly operation: number;
     readonly migration: number;
+    readonly pin: number;
   };
 }
 
@@ -174,8 +197,9 @@ export const noCluster: Topology = {
   settings: {},
   operations: [],
   migrations: [],
+  pins: [],
   removedShards: [],
-  next: { node: 1, replica: 1, shard: 1, operation: 1, migration: 1 },
+  next: { node: 1, replica: 1, shard: 1, operation: 1, migration: 1, pin: slotCount },
 };
 
 /** From JSON of this program, or of one that knew less. Throws for what is no JSON. */

@@ -1,5 +1,5 @@
 /** Ranges of slots, whoever owns them. A list of them ascends, and its ranges do not touch. Pure. */
-import { slotCount, type Slot } from './slot.js';
+import { pinSlotMax, slotCount, type Slot } from './slot.js';
 
 export interface SlotSpan {
   readonly first: number;
@@ -12,9 +12,10 @@ export function problemOfSpans(spans: readonly SlotSpan[]): string | undefined {
   if (spans.length === 0) return 'no slots are named: name at least one, 0 to 16383';
   for (const { first, last } of spans) {
     const bad = [first, last].find(
-      (slot) => !Number.isInteger(slot) || slot < 0 || slot >= slotCount,
+      (slot) => !Number.isInteger(slot) || slot < 0 || slot > pinSlotMax,
     );
-    if (bad !== undefined) return `slot must be an integer from 0 to ${slotCount - 1}, got ${bad}`;
+    if (bad !== undefined)
+      return `slot must be an integer from 0 to ${slotCount - 1}, or a pin above it, got ${bad}`;
     if (first > last) return `slots ${first}-${last}: a range begins with the smaller slot`;
   }
   const sorted = sortedSpans(spans);

@@ -4,10 +4,12 @@
  * whole key is hashed. The same function as Redis Cluster's, so that tags and tools carry over. Pure.
  */
 
-/** One of 16384 key buckets, 0 to 16383. */
+/** One of 16384 key buckets, 0 to 16383; or a pin, from there up (pins.ts). */
 export type Slot = number & { readonly __brand: 'Slot' };
 
 export const slotCount = 16384;
+/** The last id that a pin can have: the two behind it are areas of a replica's keys. */
+export const pinSlotMax = 65533;
 
 const openBrace = 0x7b;
 const closeBrace = 0x7d;
@@ -42,5 +44,12 @@ export function slot(value: number): Slot {
   if (!Number.isInteger(value) || value < 0 || value >= slotCount) {
     throw new RangeError(`slot must be an integer from 0 to ${slotCount - 1}, got ${value}`);
   }
+  return value as Slot;
+}
+
+/** As `slot`, pins included: 0 to 65533. */
+export function anySlot(value: number): Slot {
+  if (!Number.isInteger(value) || value < 0 || value > pinSlotMax)
+    throw new RangeError(`slot must be an integer from 0 to ${pinSlotMax}, got ${value}`);
   return value as Slot;
 }

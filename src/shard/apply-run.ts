@@ -3,7 +3,9 @@
  * nothing else (R41). Rejections are results; a throw is a bug and stops the node.
  */
 import { KeyKind } from '../../storage/index.js';
+import { isPin } from '../router/pins.js';
 import { slotOf, type Slot } from '../router/slot.js';
+import { applyPinStep } from './apply-pin.js';
 import { applyStep } from './apply-step.js';
 import type { Command, DecodedWrite, Due } from './command-codec.js';
 import type {
@@ -59,18 +61,20 @@ export class ApplyRun {
         return { logTimeMs, results: [] };
       case 'step':
         return { logTimeMs, results: [], differing: applyStep(this.state, command.step) };
+      case 'pin':
+        applyPinStep(this.state, command.step);
+        return { logTimeMs, results: [] };
     }
   }
 
   // ---- one write
 
   private write(write: DecodedWrite): WriteResult {
-    const slot = slotOfWrite(write);
-    if (slot === undefined) return refused('tooManySlots');
     // Ownership is decided here, at apply, never by a cached map (R75). A routing refusal leaves no
     // session record: the client goes to the owner with the same session.
-    const refusal = routingRefusal(this.state.slot(slot));
-    if (refusal !== undefined) return refused(refusal);
+    const place = placeOfWrite(write, this.state);
+    if (place.refused !== undefined) return place.refused;
+    const { slot } = place;
     const { session } = write;
     if (session === undefined) return new SlotWrite(this, slot).run(write.operation);
     const stored = this.state.get(slot, KeyKind.session, session.clientId);
@@ -180,6 +184,28 @@ export class ApplyRun {
 export function routingRefusal(state: SlotState): 'wrongShard' | 'moving' | undefined {
   if (isServing(state)) return undefined;
   return isMoving(state) ? 'moving' : 'wrongShard';
+}
+
+/** What decides where a write belongs: a shard's state, as readers see it or in the midst of a batch. */
+interface SlotFinder {
+  slotOf(key: Uint8Array): Slot;
+  slotState(slot: Slot): SlotState;
+}
+
+type Refused = Extract<WriteResult, { readonly kind: 'refused' }>;
+
+/** The one slot of a write that is served here, or why there is none. */
+export function placeOfWrite(
+  { operation }: Write,
+  finder: SlotFinder,
+): { readonly slot: Slot; readonly refused: Refused | undefined } {
+  const slots = keysOfWrite(operation).map((key) => finder.slotOf(key));
+  const [slot = 0 as Slot] = slots;
+  const several = slots.length === 0 || slots.some((each) => each !== slot);
+  const refusal = several ? 'tooManySlots' : routingRefusal(finder.slotState(slot));
+  if (refusal === undefined) return { slot, refused: undefined };
+  const pin = slots.find(isPin);
+  return { slot, refused: pin === undefined ? refused(refusal) : { ...refused(refusal), pin } };
 }
 
 /** The operations of one write, which share one change number. */
@@ -347,11 +373,11 @@ export function keyValue(key: Uint8Array, value: StoredValue): KeyValue {
   return { key, value: value.bytes, revision: value.revision, expiresAtMs: value.expiresAtMs };
 }
 
-function refused(refusal: Refusal): { readonly kind: 'refused'; readonly refusal: Refusal } {
+function refused(refusal: Refusal): Refused {
   return { kind: 'refused', refusal };
 }
 
-/** The one slot of a write; undefined for a transaction over several, or over no key. */
+/** The one hash slot of a write; undefined for a transaction over several, or over no key. */
 export function slotOfWrite({ operation }: Write): Slot | undefined {
   if (operation.kind !== 'transaction') return slotOf(operation.key);
   const [first, ...rest] = keysOfWrite(operation).map(slotOf);

@@ -3,7 +3,9 @@
  * step that comes in another state, or of another migration, is no error: it changes nothing.
  */
 import { KeyKind } from '../../storage/index.js';
+import { isPin } from '../router/pins.js';
 import type { Slot } from '../router/slot.js';
+import { hasPinBetween } from './apply-pin.js';
 import { keyDue, sessionDue } from './expiry-index.js';
 import type { ChunkPart, MigrationStep, MovedRecord, SlotTerms } from './migration-step.js';
 import { SlotOwnership, type SlotMigration } from './slot-state.js';
@@ -65,6 +67,8 @@ function stateBefore({ state, slot, id }: Place, ownership: SlotOwnership): Edit
 // ---- at the source
 
 function exportBegin(place: Place): undefined {
+  // From here on its pins stay as they are: the target is told them once.
+  if (hasPinBetween(place.state, place.state.slot(place.slot))) return;
   const slot = stateBefore(place, SlotOwnership.owned);
   if (slot === undefined) return;
   slot.ownership = SlotOwnership.exporting;
@@ -123,6 +127,7 @@ function collect(place: Place): undefined {
   const found = stateIn(place, SlotOwnership.handedOver);
   if (found === undefined) return;
   found.slot.ownership = SlotOwnership.absent;
+  if (!isPin(place.slot)) found.slot.pins = [];
   place.state.forgetData(place.slot);
 }
 
@@ -134,12 +139,14 @@ function stayHere(place: Place, slot: EditedSlot): void {
 
 // ---- at the target
 
-function importBegin(place: Place, { change }: SlotTerms): undefined {
+function importBegin(place: Place, { change, pins = [], lastPin = 0 }: SlotTerms): undefined {
   const slot = stateBefore(place, SlotOwnership.absent);
   if (slot === undefined) return;
   slot.ownership = SlotOwnership.importing;
   slot.instance = place.id;
   slot.change = 0;
+  slot.pins = pins;
+  slot.lastPin = lastPin;
   slot.migration = migrationAt(place, change);
 }
 
@@ -225,6 +232,7 @@ function endImport(place: Place): undefined {
   slot.ended = place.id;
   place.state.forgetData(place.slot);
   slot.migration = undefined;
+  slot.pins = [];
 }
 
 // ---- at both ends

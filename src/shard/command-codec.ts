@@ -10,6 +10,7 @@
  *   found (4)     count u32, then each: first slot u16, last slot u16
  *   hash (5)      (nothing)
  *   step (6)      of a migration, as in migration-step.ts
+ *   pin (7)       a step of a pin, as in pin-step.ts
  *   operation   = kind u8: put (1) key, value, ttl u64, condition, flags u8 (1: return previous)
  *                          delete (2) key, condition, flags; increment (3) key, delta i64 as f64, ttl u64
  *                          transaction (4) counts u32 x 3, compares, then, else; get (5) key
@@ -19,6 +20,7 @@
 import { ByteReader, ByteWriter } from '../bytes.js';
 import type { SlotSpan } from '../router/slot-spans.js';
 import { decodeStep, encodeStep, type MigrationStep } from './migration-step.js';
+import { decodePinStep, encodePinStep, type PinStep } from './pin-step.js';
 import type {
   Compare,
   Condition,
@@ -30,7 +32,7 @@ import type {
 } from './command.js';
 
 const version = 1;
-const commandKind = { writes: 1, expire: 2, time: 3, found: 4, hash: 5, step: 6 } as const;
+const commandKind = { writes: 1, expire: 2, time: 3, found: 4, hash: 5, step: 6, pin: 7 } as const;
 const operationKind = { put: 1, delete: 2, increment: 3, transaction: 4, get: 5 } as const;
 const conditionKind = { none: 0, absent: 1, revision: 2 } as const;
 const compareKind = { exists: 1, revision: 2, value: 3 } as const;
@@ -69,7 +71,8 @@ export type Command =
   | { readonly kind: 'found'; readonly logTimeMs: number; readonly slots: readonly SlotSpan[] }
   /** Changes nothing but log time: every replica takes the hash of its state where it stands. */
   | { readonly kind: 'hash'; readonly logTimeMs: number }
-  | { readonly kind: 'step'; readonly logTimeMs: number; readonly step: MigrationStep };
+  | { readonly kind: 'step'; readonly logTimeMs: number; readonly step: MigrationStep }
+  | { readonly kind: 'pin'; readonly logTimeMs: number; readonly step: PinStep };
 
 /** A command of an unknown version or kind: this program is too old for the log, and must stop (D16). */
 export class UnknownCommand extends Error {
@@ -151,6 +154,12 @@ export function encodeMigrationStep(step: MigrationStep, logTimeMs: number): Uin
   return writer.take();
 }
 
+export function encodePinCommand(step: PinStep, logTimeMs: number): Uint8Array {
+  const writer = begin(commandKind.pin, logTimeMs);
+  encodePinStep(writer, step);
+  return writer.take();
+}
+
 /** Without decoding the rest. */
 export function isHash(command: Uint8Array): boolean {
   return command[0] === version && command[1] === commandKind.hash;
@@ -201,6 +210,8 @@ function decodeBody(reader: ByteReader, kind: number, logTimeMs: number): Comman
       return { kind: 'hash', logTimeMs };
     case commandKind.step:
       return { kind: 'step', logTimeMs, step: decodeStep(reader) };
+    case commandKind.pin:
+      return { kind: 'pin', logTimeMs, step: decodePinStep(reader) };
     default:
       throw new UnknownCommand(`command kind ${kind}: use a newer program`);
   }

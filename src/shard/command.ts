@@ -110,7 +110,12 @@ export type WriteResult =
       readonly results: readonly OperationResult[];
       readonly revision: number;
     }
-  | { readonly kind: 'refused'; readonly refusal: Refusal };
+  | {
+      readonly kind: 'refused';
+      readonly refusal: Refusal;
+      /** Of wrongShard, moving and tooManySlots: the pin that a key of it belongs to. */
+      readonly pin?: Slot;
+    };
 
 /** What one applied command returns: one result per write, and the log time it was applied at. */
 export interface CommandResult {

@@ -4,7 +4,8 @@
  * whoever is unsure says it again.
  *
  *   step  = kind u8, migration u64, peer u32, then of a chunk: parts; of any other: terms
- *   terms = count u32, then each: slot u16, epoch u64, change u64, keys u64, sum u64, log time u64
+ *   terms = count u32, then each: slot u16, epoch u64, change u64, keys u64, sum u64, log time u64, and of
+ *           an import with pins: last pin u16, pins as in slot-state.ts
  *   part  = slot u16, kind u8 (1 scan: after, next, end u8; 2 changes: after u64, through u64), records
  *   record = kind u8 (KeyKind; 128 added: removed), change u64, key, [stored]
  *   after, next, key, stored = length u32, bytes
@@ -13,6 +14,7 @@ import type { ByteReader, ByteWriter } from '../bytes.js';
 import { KeyKind } from '../../storage/index.js';
 import type { Slot } from '../router/slot.js';
 import type { RecordKind } from './change-index.js';
+import { decodePins, encodePins, type SlotPin } from './slot-state.js';
 
 /** What a step says of a slot; a number that a step does not need is 0. */
 export interface SlotTerms {
@@ -22,6 +24,9 @@ export interface SlotTerms {
   readonly keys: number;
   readonly sum: number;
   readonly logTimeMs: number;
+  /** Of an import: as in the source's state, where they do not change while it exports. */
+  readonly pins?: readonly SlotPin[];
+  readonly lastPin?: number;
 }
 
 /** One record on its way; without `stored` it was removed. */
@@ -74,6 +79,8 @@ const stepCodes = {
   endImport: 10,
 } as const;
 const chunkCode = 11;
+/** An importBegin of slots with pins. */
+const importPinsCode = 12;
 
 export type SlotStepKind = keyof typeof stepCodes;
 
@@ -129,7 +136,8 @@ export function bytesOfParts(parts: readonly ChunkPart[]): number {
 }
 
 export function encodeStep(writer: ByteWriter, step: MigrationStep): void {
-  writer.u8(step.kind === 'chunk' ? chunkCode : stepCodes[step.kind]);
+  const withPins = step.kind === 'importBegin' && step.slots.some(hasPins);
+  writer.u8(step.kind === 'chunk' ? chunkCode : withPins ? importPinsCode : stepCodes[step.kind]);
   writer.u64(step.id);
   writer.u32(step.peer);
   if (step.kind === 'chunk') {
@@ -145,7 +153,14 @@ export function encodeStep(writer: ByteWriter, step: MigrationStep): void {
     writer.u64(terms.keys);
     writer.u64(terms.sum);
     writer.u64(terms.logTimeMs);
+    if (!withPins) continue;
+    writer.u16(terms.lastPin ?? 0);
+    encodePins(writer, terms.pins ?? []);
   }
+}
+
+function hasPins({ pins = [], lastPin = 0 }: SlotTerms): boolean {
+  return pins.length > 0 || lastPin > 0;
 }
 
 /** Throws RangeError for bytes that are no step. */
@@ -154,13 +169,14 @@ export function decodeStep(reader: ByteReader): MigrationStep {
   const [id, peer] = [reader.u64(), reader.u32()];
   if (code === chunkCode)
     return { kind: 'chunk', id, peer, parts: reader.list(() => decodePart(reader)) };
-  const kind = kindsByCode.get(code);
+  const withPins = code === importPinsCode;
+  const kind = withPins ? 'importBegin' : kindsByCode.get(code);
   if (kind === undefined) throw new RangeError(`migration step ${code}: use a newer program`);
-  return { kind, id, peer, slots: reader.list(() => decodeTerms(reader)) };
+  return { kind, id, peer, slots: reader.list(() => decodeTerms(reader, withPins)) };
 }
 
-function decodeTerms(reader: ByteReader): SlotTerms {
-  return {
+function decodeTerms(reader: ByteReader, withPins: boolean): SlotTerms {
+  const terms = {
     slot: reader.u16() as Slot,
     epoch: reader.u64(),
     change: reader.u64(),
@@ -168,6 +184,7 @@ function decodeTerms(reader: ByteReader): SlotTerms {
     sum: reader.u64(),
     logTimeMs: reader.u64(),
   };
+  return withPins ? { ...terms, lastPin: reader.u16(), pins: decodePins(reader) } : terms;
 }
 
 function encodePart(writer: ByteWriter, { slot, progress, records }: ChunkPart): void {

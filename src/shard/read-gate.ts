@@ -4,7 +4,8 @@
 import type { Group, ReadOutcome } from '../group/group.js';
 import type { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
-import type { Slot } from '../router/slot.js';
+import { isPin } from '../router/pins.js';
+import { slotOf, type Slot } from '../router/slot.js';
 import { isExpired, keyValue } from './apply-run.js';
 import type { CommandResult, KeyValue } from './command.js';
 import { readError, tokenAhead } from './shard-errors.js';
@@ -83,10 +84,17 @@ export class ReadGate {
     return isServing(state) && !reaches({ epoch, revision, logTimeMs }, wanted);
   }
 
-  /** Not below anything that can have been seen of the slot by now. */
-  positionOf(slot: Slot, logTimeMs: number): SlotPosition {
-    const { epoch } = this.machine.slotState(slot);
-    return { slot, epoch, revision: this.machine.newestChange(slot), logTimeMs };
+  /**
+   * Not below anything that can have been seen of the slot by now. Of a pin also where its hash slot was
+   * when it began: who has seen the pin must not be sent back to before it.
+   */
+  positionsOf(slot: Slot, logTimeMs: number): readonly SlotPosition[] {
+    const { epoch, pins } = this.machine.slotState(slot);
+    const position = { slot, epoch, revision: this.machine.newestChange(slot), logTimeMs };
+    const [own] = isPin(slot) ? pins : [];
+    if (own === undefined) return [position];
+    const born = { epoch: own.epoch, revision: own.change, logTimeMs: 0 };
+    return [position, { slot: slotOf(own.key), ...born }];
   }
 
   /** A snapshot has replaced the state since, or is about to. */

@@ -60,18 +60,38 @@ export function rememberResult(
     notAfterMs: session.notAfterMs,
     result: encoded.byteLength <= resultBytesMax ? encoded : encodeResult(withoutValues(result)),
   });
-  // The floor rises over what is pushed out: a repetition of it is refused, never applied again.
-  const excess = Math.max(0, entries.length - entriesMax);
-  const forgotten = entries
-    .splice(0, excess)
-    .reduce((max, { sequence }) => Math.max(max, sequence + 1), floor);
+  const lastNotAfterMs = Math.max(record?.lastNotAfterMs ?? 0, session.notAfterMs);
+  return bounded({ change, floor, lastNotAfterMs, entries });
+}
+
+/** The floor rises over what is pushed out: a repetition of it is refused, never applied again. */
+function bounded(record: SessionRecord): SessionRecord {
+  const excess = Math.max(0, record.entries.length - entriesMax);
+  const forgotten = record.entries
+    .slice(0, excess)
+    .reduce((max, { sequence }) => Math.max(max, sequence + 1), record.floor);
   return {
-    change,
+    ...record,
     // Bounded: what is written must be readable again, or the entry stops every replica.
     floor: Math.min(forgotten, Number.MAX_SAFE_INTEGER),
-    lastNotAfterMs: Math.max(record?.lastNotAfterMs ?? 0, session.notAfterMs),
-    entries,
+    entries: excess === 0 ? record.entries : record.entries.slice(excess),
   };
+}
+
+/** What either of two slots remembers of one client: whatever one of them has refused, this refuses. */
+export function mergeSessions(
+  a: SessionRecord,
+  b: SessionRecord | undefined,
+  change: number,
+): SessionRecord {
+  const floor = Math.max(a.floor, b?.floor ?? 0);
+  const bySequence = new Map<number, SessionEntry>();
+  for (const entry of [...(b?.entries ?? []), ...a.entries]) bySequence.set(entry.sequence, entry);
+  const entries = [...bySequence.values()]
+    .filter(({ sequence }) => sequence >= floor)
+    .toSorted((one, other) => one.sequence - other.sequence);
+  const lastNotAfterMs = Math.max(a.lastNotAfterMs, b?.lastNotAfterMs ?? 0);
+  return bounded({ change, floor, lastNotAfterMs, entries });
 }
 
 function trimmed(entries: readonly SessionEntry[], floor: number): SessionEntry[] {

@@ -1,6 +1,8 @@
 /** What a shard answers when it cannot: codes, outcomes, and what to do about it. */
 import { KvError } from '../errors.js';
 import type { ProposeOutcome, ReadOutcome } from '../group/group.js';
+import { isPin } from '../router/pins.js';
+import type { Slot } from '../router/slot.js';
 import type { CommandResult, Session } from './command.js';
 import { goneTo, isMoving, type SlotState } from './slot-state.js';
 
@@ -11,12 +13,14 @@ const retryAfterMs = 50;
 export const movingRetryMs = 20;
 
 /** Of a slot that is not served here: where it has gone, if it was here, or that it is on its way. */
-export function notServed(state: SlotState): KvError {
+export function notServed(state: SlotState, slot: Slot): KvError {
+  const pin = isPin(slot) ? { pinSlot: slot } : {};
   if (isMoving(state)) {
     return new KvError('the slot of this key is about to move to another shard: try again', {
       code: 'KV_MOVING',
       outcome: 'notApplied',
       retryAfterMs: movingRetryMs,
+      ...pin,
     });
   }
   const shardId = goneTo(state);
@@ -24,6 +28,16 @@ export function notServed(state: SlotState): KvError {
     code: 'KV_WRONG_SHARD',
     outcome: 'notApplied',
     ...(shardId === undefined ? {} : { shardId, slotEpoch: state.epoch }),
+    ...pin,
+  });
+}
+
+/** It was served here all the time, and the key was not all the time where it was looked for. */
+export function hasMoved(): KvError {
+  return new KvError('the key has moved to another slot while it was read: try again', {
+    code: 'KV_MOVING',
+    outcome: 'notApplied',
+    retryAfterMs: movingRetryMs,
   });
 }
 

@@ -15,15 +15,17 @@ import {
 import { ByteReader, ByteWriter } from '../bytes.js';
 import type { Applied, Leadership, StateMachine } from '../group/state-machine.js';
 import type { Clock } from '../observe/clock.js';
-import { slot as slotNumber, slotOf, type Slot } from '../router/slot.js';
+import { isPin, type Segment } from '../router/pins.js';
+import { anySlot, slotCount, slotOf, type Slot } from '../router/slot.js';
 import type { SlotSpan } from '../router/slot-spans.js';
-import { ApplyRun, keysOfWrite, slotOfWrite } from './apply-run.js';
+import { ApplyRun, keysOfWrite } from './apply-run.js';
 import type { RecordKind } from './change-index.js';
 import { decodeCommand, decodeSpans, encodeSpans, isHash, type Command } from './command-codec.js';
 import type { CommandResult } from './command.js';
 import { DueTimes, firstDue } from './expiry-index.js';
 import { clearLitter } from './litter.js';
 import { Overlay } from './overlay.js';
+import { placeOf, segmentOf } from './pin-places.js';
 import {
   decodeSlotState,
   encodeSlotState,
@@ -37,6 +39,7 @@ const atOnce = (run: () => void): void => {
   run();
 };
 
+const noPins: readonly Slot[] = [];
 const summaryVersion = 1;
 const foundingVersion = 1;
 const slotStateName = 'slot/';
@@ -60,6 +63,8 @@ export class ShardMachine implements StateMachine<CommandResult> {
   private readonly slots = new Map<Slot, SlotState>();
   /** Those that are on their way somewhere, from here or to here. */
   private readonly moving = new Set<Slot>();
+  /** By hash slot: pins that are here, or were. */
+  private readonly pins = new Map<Slot, readonly Slot[]>();
   /** The state of the batch that is being written, and the slots it changed. */
   private working: WorkingState | undefined;
   /** How often the state was read anew from the engine: at start, and with every snapshot. */
@@ -86,6 +91,19 @@ export class ShardMachine implements StateMachine<CommandResult> {
     return this.slots.get(slot) ?? bornState(this.founding, slot);
   }
 
+  pinsOf(home: Slot): readonly Slot[] {
+    return this.pins.get(home) ?? noPins;
+  }
+
+  /** The hash slot of a key, or the pin that it belongs to. */
+  slotOf(key: Uint8Array): Slot {
+    return placeOf(this, key);
+  }
+
+  segmentOf(home: Slot, from: Uint8Array): Segment {
+    return segmentOf(this, home, from);
+  }
+
   /** Of the batch that is being written too: the engine may show its data before readers hear of it. */
   newestChange(slot: Slot): number {
     return (this.working?.changed.get(slot) ?? this.slotState(slot)).change;
@@ -96,12 +114,13 @@ export class ShardMachine implements StateMachine<CommandResult> {
     return this.founding !== undefined;
   }
 
-  /** Slots of which this shard is the owner. */
+  /** Hash slots of which this shard is the owner. */
   get ownedSlots(): number {
     let owned = 0;
     for (const { first, last } of this.founding ?? []) owned += last - first + 1;
     for (const [slot, state] of this.slots)
-      owned += Number(isServing(state)) - Number(isServing(bornState(this.founding, slot)));
+      if (slot < slotCount)
+        owned += Number(isServing(state)) - Number(isServing(bornState(this.founding, slot)));
     return owned;
   }
 
@@ -119,6 +138,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
     this.loads++;
     this.slots.clear();
     this.moving.clear();
+    this.pins.clear();
     this.due.clear();
     const [summary, founding] = await this.engine.getMany([
       this.summaryKey(),
@@ -148,7 +168,7 @@ export class ShardMachine implements StateMachine<CommandResult> {
       for (let page = await view.next(); page.length > 0; page = await view.next()) {
         for (const { key, value } of page) {
           const number = Buffer.from(key.subarray(nameStart)).toString('latin1');
-          this.keepState(slotNumber(Number(number)), decodeSlotState(value));
+          this.keepState(anySlot(Number(number)), decodeSlotState(value));
         }
       }
     } finally {
@@ -161,7 +181,8 @@ export class ShardMachine implements StateMachine<CommandResult> {
     const overlay = await Overlay.load(this.engine, this.keysOf(commands));
     const { prefix, visible, founding } = this;
     const before = (slot: Slot): SlotState | undefined => this.slots.get(slot);
-    const state = new WorkingState({ prefix, overlay, visible, founding, before });
+    const pinsBefore = (home: Slot): readonly Slot[] => this.pinsOf(home);
+    const state = new WorkingState({ prefix, overlay, visible, founding, before, pinsBefore });
     const run = new ApplyRun(state);
     const results = commands.map((command) => run.apply(command));
     overlay.writeTo(batch);
@@ -195,6 +216,10 @@ export class ShardMachine implements StateMachine<CommandResult> {
     const settled = ownership === SlotOwnership.owned || ownership === SlotOwnership.absent;
     if (settled) this.moving.delete(slot);
     else this.moving.add(slot);
+    const [own] = isPin(slot) ? state.pins : [];
+    const home = own && slotOf(own.key);
+    if (home !== undefined && !this.pinsOf(home).includes(slot))
+      this.pins.set(home, [...this.pinsOf(home), slot]);
   }
 
   asksForHash(command: Uint8Array): boolean {
@@ -218,9 +243,8 @@ export class ShardMachine implements StateMachine<CommandResult> {
     const keys: Uint8Array[] = [];
     const instances = new Map<Slot, number[]>();
     for (const command of commands) {
-      if (command.kind !== 'step' || command.step.kind !== 'importBegin') continue;
-      for (const { slot } of command.step.slots)
-        instances.set(slot, [...(instances.get(slot) ?? []), command.step.id]);
+      for (const [slot, instance] of instancesBegun(command))
+        instances.set(slot, [...(instances.get(slot) ?? []), instance]);
     }
     // A slot that comes in this very batch is read and written in it under its new instance.
     const add = (slot: Slot, kind: RecordKind, key: Uint8Array): void => {
@@ -228,13 +252,23 @@ export class ShardMachine implements StateMachine<CommandResult> {
       for (const each of [instance, ...(instances.get(slot) ?? [])])
         keys.push(slotKey(this.prefix, { slot, instance: each }, kind, key));
     };
+    // A key may belong to its hash slot or to a pin of it by the time its command is applied.
+    const places = this.placesAt(commands);
     for (const command of commands) {
       if (command.kind === 'writes') {
         for (const write of command.writes) {
-          for (const key of keysOfWrite(write.operation)) add(slotOf(key), KeyKind.value, key);
-          const slot = slotOfWrite(write);
-          if (write.session === undefined || slot === undefined) continue;
-          add(slot, KeyKind.session, write.session.clientId);
+          const touched = keysOfWrite(write.operation);
+          for (const key of touched)
+            for (const slot of places(slotOf(key))) add(slot, KeyKind.value, key);
+          const home = touched[0] && slotOf(touched[0]);
+          if (write.session === undefined || home === undefined) continue;
+          for (const slot of places(home)) add(slot, KeyKind.session, write.session.clientId);
+        }
+      } else if (command.kind === 'pin' && command.step.kind === 'carry') {
+        const { pin, home, instance, records } = command.step;
+        for (const { kind, key } of records) {
+          add(home, kind, key);
+          keys.push(slotKey(this.prefix, { slot: pin, instance }, kind, key));
         }
       } else if (command.kind === 'expire') {
         for (const { slot, kind, key } of command.due)
@@ -254,6 +288,17 @@ export class ShardMachine implements StateMachine<CommandResult> {
     return keys;
   }
 
+  /** The hash slot and every pin of it that is known here, or that the commands bring. */
+  private placesAt(commands: readonly Command[]): (home: Slot) => readonly Slot[] {
+    const fresh = commands.flatMap(pinsBegun);
+    return (home) => {
+      const known = this.pinsOf(home);
+      const coming = fresh.filter(({ key, slot }) => slotOf(key) === home && !known.includes(slot));
+      if (known.length === 0 && coming.length === 0) return [home];
+      return [home, ...known, ...coming.map(({ slot }) => slot)];
+    };
+  }
+
   /**
    * Kept for ever (rule D30), so outside of the slot's range: the late clear of an instance, 0 among
    * them, must not take it along.
@@ -265,6 +310,23 @@ export class ShardMachine implements StateMachine<CommandResult> {
   private summaryKey(): Uint8Array {
     return machineKey(this.prefix, 'summary');
   }
+}
+
+/** Slots of which a command may make a new instance here. */
+function instancesBegun(command: Command): readonly (readonly [Slot, number])[] {
+  if (command.kind === 'pin')
+    return command.step.kind === 'pin' ? [[command.step.pin, command.step.id]] : [];
+  if (command.kind !== 'step' || command.step.kind !== 'importBegin') return [];
+  const { id, slots } = command.step;
+  return slots.map(({ slot }) => [slot, id]);
+}
+
+/** Pins that a command may bring here. */
+function pinsBegun(command: Command): readonly { readonly slot: Slot; readonly key: Uint8Array }[] {
+  if (command.kind === 'pin')
+    return command.step.kind === 'pin' ? [{ slot: command.step.pin, key: command.step.key }] : [];
+  if (command.kind !== 'step' || command.step.kind !== 'importBegin') return [];
+  return command.step.slots.flatMap(({ slot, pins = [] }) => (isPin(slot) ? pins : []));
 }
 
 /** Layout: version u8, log time u64, keys u64. */

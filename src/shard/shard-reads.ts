@@ -1,9 +1,9 @@
 /** Reads of single keys: all that become possible in one turn share one look at the engine. */
 import type { KvError } from '../errors.js';
-import { slotOf, type Slot } from '../router/slot.js';
+import type { Slot } from '../router/slot.js';
 import type { KeyValue } from './command.js';
 import { seenValue, type Freshness, type ReadGate, type ReadLevel } from './read-gate.js';
-import { notFounded, notServed, readError } from './shard-errors.js';
+import { hasMoved, notFounded, notServed, readError } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import type { SlotLoad } from './slot-load.js';
 import type { SlotPosition } from './slot-position.js';
@@ -15,7 +15,7 @@ export interface ReadResult {
   /** Keys, by their place, whose slots are not served here, or not just now. */
   readonly refused: ReadonlyMap<number, KvError>;
   /** Of the slots of the keys, in their order; not below anything that `values` shows. */
-  readonly positions: readonly SlotPosition[];
+  readonly positions: readonly (readonly SlotPosition[])[];
   /** The shard's time now; 0 on a replica that does not lead. */
   readonly logTimeMs: number;
 }
@@ -28,11 +28,12 @@ interface ReadyRead {
   readonly done: ReadDone;
 }
 
-/** One key of a read, with the epoch of its slot before the engine is asked. */
+/** One key of a read, with where it was before the engine is asked. */
 interface Look {
   readonly key: Uint8Array;
   readonly slot: Slot;
   readonly epoch: number;
+  readonly lastPin: number;
 }
 
 /** What reads and scans of a shard work on. */
@@ -65,7 +66,7 @@ export class ShardReads {
         return;
       }
       this.ready.push({ keys, freshness, done });
-      for (const key of keys) this.sources.load.count(slotOf(key));
+      for (const key of keys) this.sources.load.count(this.machine.slotOf(key));
       if (this.ready.length === 1) queueMicrotask(() => void this.answerReady());
     });
   }
@@ -97,8 +98,18 @@ export class ShardReads {
   }
 
   private lookAt(key: Uint8Array): Look {
-    const slot = slotOf(key);
-    return { key, slot, epoch: this.machine.slotState(slot).epoch };
+    const slot = this.machine.slotOf(key);
+    const { epoch, lastPin } = this.machine.slotState(slot);
+    return { key, slot, epoch, lastPin };
+  }
+
+  /** Why a key was perhaps not where it was looked for; undefined: it was. */
+  private refusalOf({ key, slot, epoch, lastPin }: Look): KvError | undefined {
+    const now = this.machine.slotOf(key);
+    const state = this.machine.slotState(now);
+    if (!isServing(state) || (now === slot && state.epoch !== epoch)) return notServed(state, now);
+    // It may have been pinned meanwhile, and come back since: then the hash slot had a later pin.
+    return now === slot && state.lastPin === lastPin ? undefined : hasMoved();
   }
 
   private answer(
@@ -107,9 +118,9 @@ export class ShardReads {
     stored: readonly (Uint8Array | undefined)[],
   ): void {
     const refused = new Map<number, KvError>();
-    for (const [n, { slot, epoch }] of looks.entries()) {
-      const state = this.machine.slotState(slot);
-      if (!isServing(state) || state.epoch !== epoch) refused.set(n, notServed(state));
+    for (const [n, look] of looks.entries()) {
+      const refusal = this.refusalOf(look);
+      if (refusal !== undefined) refused.set(n, refusal);
     }
     const whole = refused.size === looks.length ? refused.get(0) : undefined;
     if (whole !== undefined) {
@@ -121,7 +132,7 @@ export class ShardReads {
       const seen = looks.map(({ key }, n) => seenValue(key, stored[n], logTimeMs));
       const values = seen.map(({ kv }) => kv);
       const positions = looks.map(({ slot }, n) =>
-        this.gate.positionOf(slot, seen[n]?.expiredAtMs ?? 0),
+        this.gate.positionsOf(slot, seen[n]?.expiredAtMs ?? 0),
       );
       done(undefined, { values, refused, positions, logTimeMs: this.sources.nowMs() });
     }

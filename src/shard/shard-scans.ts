@@ -1,11 +1,12 @@
 /** Scans, page by page: slot after slot, each as of one moment. */
 import { decodeSlotKey, KeyKind, kindRange } from '../../storage/index.js';
 import { KvError } from '../errors.js';
+import { behindKey, behindPrefix, type Segment } from '../router/pins.js';
 import { slotCount, type Slot } from '../router/slot.js';
 import type { KeyValue } from './command.js';
 import { seenValue, type Freshness, type ReadGate, type ReadLevel } from './read-gate.js';
 import { encodeCursor, startOf, type ScanPosition } from './scan-cursor.js';
-import { notFounded, readError, notServed } from './shard-errors.js';
+import { hasMoved, notFounded, notServed, readError } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import type { ReadSources } from './shard-reads.js';
 import type { SlotPosition } from './slot-position.js';
@@ -93,77 +94,84 @@ export class ShardScans {
     const kvs: KeyValue[] = [];
     const positions: SlotPosition[] = [];
     const { logTimeMs, loads } = this.machine;
-    let { slot, after } = start;
+    let { slot: home, from } = start;
     let bytes = 0;
     let end: ScanPosition | undefined;
     const lastSlot = request.slot ?? slotCount - 1;
     for (let looked = 0; end === undefined; looked++) {
+      const segment = this.machine.segmentOf(home, from);
+      const { slot } = segment;
       const state = this.machine.slotState(slot);
       if (!isServing(state) || this.gate.lacks(slot, request.level)) {
         if (!this.machine.isFounded) return notFounded();
-        if (looked === 0) return notServed(state);
+        if (looked === 0) return notServed(state, slot);
         // From here on another shard has it, or it has only just come and lags behind the session.
-        end = { slot, after: undefined };
+        end = { slot: home, from };
         break;
       }
       const room = {
         bytesMax: request.bytesMax - bytes,
         lengthMax: request.lengthMax - kvs.length,
       };
-      const found = await this.scanSlot(request, slot, after, room, logTimeMs);
-      // A slot may have left while it was read (D23); a lease may have run out.
+      const { lastPin } = this.machine.slotState(home);
+      const found = await this.scanSegment(request, segment, from, room, logTimeMs);
+      // A slot may have left while it was read (D23), and keys may have been pinned or unpinned; a lease
+      // may have run out.
       const now = this.machine.slotState(slot);
-      if (!isServing(now) || now.epoch !== state.epoch) return notServed(now);
+      if (!isServing(now) || now.epoch !== state.epoch) return notServed(now, slot);
+      const isSame = isSegment(segment, this.machine.segmentOf(home, from));
+      if (!isSame || this.machine.slotState(home).lastPin !== lastPin) return hasMoved();
       kvs.push(...found.kvs);
       bytes += found.bytes;
-      const position = this.gate.positionOf(slot, found.expiredAtMs);
-      if (position.revision > 0) positions.push(position);
-      if (!found.done) end = { slot, after: found.last };
-      else if (slot >= lastSlot) break;
-      else {
-        slot = (slot + 1) as Slot;
-        after = undefined;
-        if (
-          bytes >= request.bytesMax ||
-          kvs.length >= request.lengthMax ||
-          looked >= slotsPerPageMax
-        )
-          end = { slot, after };
+      positions.push(
+        ...this.gate.positionsOf(slot, found.expiredAtMs).filter(({ revision }) => revision > 0),
+      );
+      if (!found.done) {
+        end = { slot: home, from: found.last === undefined ? from : behindKey(found.last) };
+        break;
       }
+      if (goesOn(segment, request.prefix)) from = segment.end ?? from;
+      else if (home >= lastSlot) break;
+      else {
+        home = (home + 1) as Slot;
+        from = request.prefix;
+      }
+      if (bytes >= request.bytesMax || kvs.length >= request.lengthMax || looked >= slotsPerPageMax)
+        end = { slot: home, from };
     }
     if (this.gate.replacedSince(loads)) return readError('restoring');
     if (freshness?.stillValid() === false) return readError('noQuorum');
     return {
       kvs,
-      cursor: end === undefined ? new Uint8Array() : encodeCursor(end),
+      cursor: end === undefined ? new Uint8Array() : encodeCursor(withoutPrefix(end, request)),
       done: end === undefined,
       positions,
       logTimeMs: this.sources.nowMs(),
     };
   }
 
-  private async scanSlot(
+  private async scanSegment(
     { prefix, keysOnly }: ScanPageRequest,
-    slot: Slot,
-    after: Uint8Array | undefined,
+    { slot, end: behind }: Segment,
+    from: Uint8Array,
     { bytesMax, lengthMax }: { bytesMax: number; lengthMax: number },
     logTimeMs: number,
   ): Promise<SlotPage> {
     const place = { slot, instance: this.machine.slotState(slot).instance };
-    const range = kindRange(this.machine.prefix, place, KeyKind.value, prefix);
+    const all = kindRange(this.machine.prefix, place, KeyKind.value, prefix);
     const start =
-      after === undefined
-        ? range.start
-        : laterOf(range.start, justBehind(this.machine.valueKey(slot, after)));
+      from.byteLength === 0 ? all.start : laterOf(all.start, this.machine.valueKey(slot, from));
+    const end =
+      behind === undefined ? all.end : earlierOf(all.end, this.machine.valueKey(slot, behind));
+    const range = { start, end };
     const kvs: KeyValue[] = [];
     let bytes = 0;
-    let last = after;
+    let last: Uint8Array | undefined;
     let expiredAtMs = 0;
-    if (Buffer.compare(start, range.end) >= 0) return { kvs, bytes, done: true, last, expiredAtMs };
+    if (Buffer.compare(start, end) >= 0) return { kvs, bytes, done: true, last, expiredAtMs };
     // Keys too: an expired key counts like any other, so that a page has its bound.
     const view = this.machine.engine.iterate({
-      start,
-      end: range.end,
+      ...range,
       pageBytesMax: Math.max(1, bytesMax),
       pageLengthMax: lengthMax,
     });
@@ -187,9 +195,26 @@ export class ShardScans {
   }
 }
 
-/** The smallest key greater than `key`. */
-function justBehind(key: Uint8Array): Uint8Array {
-  return Buffer.concat([key, Buffer.from([0])]);
+/** The beginning of a slot has one form, whatever the prefix. */
+function withoutPrefix({ slot, from }: ScanPosition, { prefix }: ScanPageRequest): ScanPosition {
+  return { slot, from: Buffer.compare(from, prefix) <= 0 ? new Uint8Array() : from };
+}
+
+function isSegment(a: Segment, b: Segment): boolean {
+  if (a.slot !== b.slot || a.end === undefined || b.end === undefined)
+    return a.slot === b.slot && a.end === b.end;
+  return Buffer.compare(a.end, b.end) === 0;
+}
+
+/** Keys with the prefix may follow in the same hash slot. */
+function goesOn({ end }: Segment, prefix: Uint8Array): boolean {
+  if (end === undefined) return false;
+  const behind = behindPrefix(prefix);
+  return behind.byteLength === 0 || Buffer.compare(end, behind) < 0;
+}
+
+function earlierOf(a: Uint8Array, b: Uint8Array): Uint8Array {
+  return Buffer.compare(a, b) <= 0 ? a : b;
 }
 
 function laterOf(a: Uint8Array, b: Uint8Array): Uint8Array {

@@ -7,14 +7,17 @@ import type { KvError } from '../errors.js';
 import type { Group } from '../group/group.js';
 import type { Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
+import type { PinRule } from '../router/pins.js';
 import type { Slot } from '../router/slot.js';
 import type { SlotSpan } from '../router/slot-spans.js';
-import { routingRefusal, slotOfWrite } from './apply-run.js';
-import { encodeFound, encodeHash, encodeMigrationStep } from './command-codec.js';
+import { placeOfWrite } from './apply-run.js';
+import { encodeFound, encodeHash, encodeMigrationStep, encodePinCommand } from './command-codec.js';
 import type { CommandResult, Write, WriteResult } from './command.js';
 import { ExpirySweep } from './expiry-sweep.js';
 import { LogTime } from './log-time.js';
 import type { ChunkPart, MigrationStep } from './migration-step.js';
+import { carriedPart, type CarriedPart } from './pin-records.js';
+import type { PinStep } from './pin-step.js';
 import { ReadGate, type ReadLevel } from './read-gate.js';
 import { notFounded, sessionMsMax, tooFarAhead, writeError } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
@@ -33,7 +36,7 @@ export type { ScanPage, ScanPageRequest } from './shard-scans.js';
 /** A command's results, and how far its slots have come with it. */
 export interface Written extends CommandResult {
   /** Asked in the callback: later it may tell of more than the command has seen. */
-  readonly positionOf: (slot: Slot) => SlotPosition;
+  readonly positionsOf: (key: Uint8Array) => readonly SlotPosition[];
 }
 
 /** The little a shard needs of the call it works for. */
@@ -171,24 +174,20 @@ export class Shard {
       done(tooFarAhead(wrong.session, logTimeMs), undefined);
       return;
     }
-    for (const write of writes) {
-      const slot = slotOfWrite(write);
-      if (slot !== undefined) this.load.count(slot);
-    }
     const refusals = this.refusalsOf(writes);
-    const positionAt =
+    const positionsAt =
       (timeMs: number) =>
-      (slot: Slot): SlotPosition =>
-        this.gate.positionOf(slot, timeMs);
+      (key: Uint8Array): readonly SlotPosition[] =>
+        this.gate.positionsOf(this.machine.slotOf(key), timeMs);
     if (refusals !== undefined) {
-      done(undefined, { logTimeMs, results: refusals, positionOf: positionAt(logTimeMs) });
+      done(undefined, { logTimeMs, results: refusals, positionsOf: positionsAt(logTimeMs) });
       return;
     }
     call.mayHaveApplied = true;
     this.turnWrites.add(stamped, (outcome) => {
       if (outcome.kind === 'applied') {
         const { results, logTimeMs: appliedMs } = outcome;
-        done(undefined, { logTimeMs: appliedMs, results, positionOf: positionAt(appliedMs) });
+        done(undefined, { logTimeMs: appliedMs, results, positionsOf: positionsAt(appliedMs) });
         return;
       }
       if (outcome.kind === 'notApplied') call.mayHaveApplied = false;
@@ -197,18 +196,19 @@ export class Shard {
   }
 
   /**
-   * Refused at apply, all of them, as far as this replica knows: then they need not go into the log.
+   * Not served here, all of them, as far as this replica knows: then they need not go into the log.
    * It cannot be wrong for ever: a slot that serves again is seen as soon as that is applied here.
    */
   private refusalsOf(writes: readonly Write[]): readonly WriteResult[] | undefined {
     const results: WriteResult[] = [];
+    let isServed = false;
     for (const write of writes) {
-      const slot = slotOfWrite(write);
-      const refusal = slot === undefined ? undefined : routingRefusal(this.machine.slotState(slot));
-      if (refusal === undefined) return undefined;
-      results.push({ kind: 'refused', refusal });
+      const { slot, refused } = placeOfWrite(write, this.machine);
+      this.load.count(slot);
+      if (refused === undefined || refused.refusal === 'tooManySlots') isServed = true;
+      else results.push(refused);
     }
-    return results;
+    return isServed ? undefined : results;
   }
 
   /**
@@ -217,6 +217,15 @@ export class Shard {
    * KvError, as a write does.
    */
   step(step: MigrationStep): Promise<CommandResult> {
+    return this.control((logTimeMs) => encodeMigrationStep(step, logTimeMs));
+  }
+
+  /** A step of a pin; as one of a migration. */
+  pinStep(step: PinStep): Promise<CommandResult> {
+    return this.control((logTimeMs) => encodePinCommand(step, logTimeMs));
+  }
+
+  private control(encoded: (logTimeMs: number) => Uint8Array): Promise<CommandResult> {
     return new Promise((resolve, reject) => {
       if (!this.leading) {
         reject(writeError({ kind: 'notApplied', reason: 'notLeader' }));
@@ -227,7 +236,7 @@ export class Shard {
         return;
       }
       const logTimeMs = this.time.now(this.machine.logTimeMs);
-      this.group.propose(encodeMigrationStep(step, logTimeMs), (outcome) => {
+      this.group.propose(encoded(logTimeMs), (outcome) => {
         if (outcome.kind === 'applied') resolve(outcome.result);
         else reject(writeError(outcome));
       });
@@ -262,6 +271,16 @@ export class Shard {
     room: ChunkRoom,
   ): Promise<ChunkPart | undefined> {
     return changesPart(this.exportSource(slot), from, room);
+  }
+
+  /** As in pin-records.ts: of the slot that the pin's records are to leave, as it is applied here. */
+  carriedPart(
+    slot: Slot,
+    rule: PinRule,
+    cursor: Uint8Array,
+    room: ChunkRoom,
+  ): Promise<CarriedPart> {
+    return carriedPart(this.exportSource(slot), rule, cursor, room);
   }
 
   private exportSource(slot: Slot): ExportSource {

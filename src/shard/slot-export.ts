@@ -72,7 +72,8 @@ export async function scanPart(
   }
 }
 
-function behind(prefix: Uint8Array, place: SlotPlace, cursor: Uint8Array): Uint8Array {
+/** Of a record named by a cursor. */
+export function behind(prefix: Uint8Array, place: SlotPlace, cursor: Uint8Array): Uint8Array {
   const kind = cursor[0] === KeyKind.value ? KeyKind.value : KeyKind.session;
   return Buffer.concat([slotKey(prefix, place, kind, cursor.subarray(1)), Buffer.of(0)]);
 }

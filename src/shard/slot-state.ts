@@ -3,17 +3,25 @@
  * Kept for ever, also of a slot that has left (rule D30).
  *
  *   slot      = version u8, ownership u8, epoch u64, instance u64, change number u64, flags u8 (1
- *               expiring), keys u64, bytes u64, sum u64, ended u64, flag u8, [migration]
+ *               expiring), keys u64, bytes u64, sum u64, ended u64, flag u8, [migration]; from version 4
+ *               on also: last pin u16, pins
+ *   pins      = count u16, then each: slot u16, flag u8 (1 prefix), epoch u64, change u64, key (length
+ *               u32, bytes)
  *   migration = id u64, peer u32, from u64, log time u64, copied u8, through u64, buried u8, cursor
  *               (length u32, bytes)
  */
 import { ByteReader, ByteWriter } from '../bytes.js';
+import type { PinRule } from '../router/pins.js';
+import type { Slot } from '../router/slot.js';
 
-const version = 3;
+const version = 4;
+/** Of states without pins: a program that knows no pins goes on until there are some. */
+const pinlessVersion = 3;
 
 /**
  * The states of a slot at one shard. Source: owned -> exporting -> frozen -> handedOver -> absent;
- * target: absent -> importing -> ready -> owned, at the next epoch.
+ * target: absent -> importing -> ready -> owned, at the next epoch. A pin, whose keys come from its hash
+ * slot in the same shard and go back there: absent -> filling -> owned -> draining -> absent.
  */
 export const SlotOwnership = {
   absent: 0,
@@ -23,6 +31,8 @@ export const SlotOwnership = {
   handedOver: 4,
   importing: 5,
   ready: 6,
+  filling: 7,
+  draining: 8,
 } as const;
 export type SlotOwnership = (typeof SlotOwnership)[keyof typeof SlotOwnership];
 
@@ -46,6 +56,16 @@ export interface SlotMigration {
   readonly cursor: Uint8Array;
 }
 
+/** A pin in the state of its hash slot, and in its own. */
+export interface SlotPin extends PinRule {
+  /**
+   * Of the hash slot when the pin began. Whoever has seen the pin has seen this of the hash slot: a
+   * replica that does not know the pin yet lacks it (rule D24).
+   */
+  readonly epoch: number;
+  readonly change: number;
+}
+
 export interface SlotState {
   readonly ownership: SlotOwnership;
   readonly epoch: number;
@@ -65,6 +85,10 @@ export interface SlotState {
   readonly ended: number;
   /** The migration under way; of a slot that has left, the one that took it. */
   readonly migration: SlotMigration | undefined;
+  /** Of a hash slot: keys that are not its own. Of a pin: the pin itself, also when it has left. */
+  readonly pins: readonly SlotPin[];
+  /** Of a hash slot: the latest pin that began here, or 0; no earlier one begins any more (rule D30). */
+  readonly lastPin: number;
 }
 
 /** A slot that this shard never had. */
@@ -79,6 +103,8 @@ export const absentSlotState: SlotState = {
   sum: 0,
   ended: 0,
   migration: undefined,
+  pins: [],
+  lastPin: 0,
 };
 
 /** A slot that this shard was born with, and that was never written. */
@@ -104,7 +130,16 @@ export function isExport(ownership: SlotOwnership): boolean {
 
 /** It is about to serve, here or at the other end: requests wait. */
 export function isMoving({ ownership }: SlotState): boolean {
-  return ownership === SlotOwnership.frozen || ownership === SlotOwnership.ready;
+  return (
+    ownership === SlotOwnership.frozen ||
+    ownership === SlotOwnership.ready ||
+    isBetween({ ownership })
+  );
+}
+
+/** Keys are between a pin and its hash slot: neither serves them. */
+export function isBetween({ ownership }: Pick<SlotState, 'ownership'>): boolean {
+  return ownership === SlotOwnership.filling || ownership === SlotOwnership.draining;
 }
 
 /** Where a slot has gone that was here; undefined: nowhere, or it never was. */
@@ -117,7 +152,8 @@ const ownerships = new Set<number>(Object.values(SlotOwnership));
 
 export function encodeSlotState(state: SlotState): Uint8Array {
   const writer = new ByteWriter();
-  writer.u8(version);
+  const isPinless = state.lastPin === 0 && state.pins.length === 0;
+  writer.u8(isPinless ? pinlessVersion : version);
   writer.u8(state.ownership);
   writer.u64(state.epoch);
   writer.u64(state.instance);
@@ -129,7 +165,14 @@ export function encodeSlotState(state: SlotState): Uint8Array {
   writer.u64(state.ended);
   const { migration } = state;
   writer.bool(migration !== undefined);
-  if (migration === undefined) return writer.take();
+  if (migration !== undefined) encodeMigration(writer, migration);
+  if (isPinless) return writer.take();
+  writer.u16(state.lastPin);
+  encodePins(writer, state.pins);
+  return writer.take();
+}
+
+function encodeMigration(writer: ByteWriter, migration: SlotMigration): void {
   writer.u64(migration.id);
   writer.u32(migration.peer);
   writer.u64(migration.from);
@@ -138,14 +181,35 @@ export function encodeSlotState(state: SlotState): Uint8Array {
   writer.u64(migration.through);
   writer.bool(migration.buried);
   writer.sized(migration.cursor);
-  return writer.take();
+}
+
+export function encodePins(writer: ByteWriter, pins: readonly SlotPin[]): void {
+  writer.u16(pins.length);
+  for (const { slot, isPrefix, epoch, change, key } of pins) {
+    writer.u16(slot);
+    writer.bool(isPrefix);
+    writer.u64(epoch);
+    writer.u64(change);
+    writer.sized(key);
+  }
+}
+
+export function decodePins(reader: ByteReader): readonly SlotPin[] {
+  return Array.from({ length: reader.u16() }, () => ({
+    slot: reader.u16() as Slot,
+    isPrefix: reader.bool(),
+    epoch: reader.u64(),
+    change: reader.u64(),
+    // What it is read from may be a page of the engine, or a request: longer than the state lives.
+    key: Buffer.from(reader.sized()),
+  }));
 }
 
 /** Throws RangeError for anything else: damage, or data of another version. */
 export function decodeSlotState(stored: Uint8Array): SlotState {
   const reader = new ByteReader(stored);
   const found = reader.u8();
-  if (found !== version)
+  if (found !== version && found !== pinlessVersion)
     throw new RangeError(`slot state of version ${found}, this program knows ${version}`);
   const ownership = reader.u8();
   if (!ownerships.has(ownership)) throw new RangeError(`slot ownership ${ownership}`);
@@ -161,6 +225,8 @@ export function decodeSlotState(stored: Uint8Array): SlotState {
     sum: reader.u64(),
     ended: reader.u64(),
     migration: reader.bool() ? decodeMigration(reader) : undefined,
+    lastPin: found === version ? reader.u16() : 0,
+    pins: found === version ? decodePins(reader) : [],
   };
   reader.end('slot state');
   return state;

@@ -12,12 +12,14 @@ import {
   type KeyRange,
   type SlotPlace,
 } from '../../storage/index.js';
-import type { Slot } from '../router/slot.js';
+import { isPin } from '../router/pins.js';
+import { slotOf, type Slot } from '../router/slot.js';
 import type { SlotSpan } from '../router/slot-spans.js';
 import type { Due } from './command-codec.js';
 import { addSum, recordSum, subtractSum } from './content-sum.js';
 import { DueTimes, expiryKey } from './expiry-index.js';
 import type { Cell, Overlay } from './overlay.js';
+import { placeOf } from './pin-places.js';
 import { changeKey, changesOf, type RecordKind } from './change-index.js';
 import {
   absentSlotState,
@@ -44,6 +46,8 @@ export interface WorkingStateOptions {
   readonly founding: readonly SlotSpan[] | undefined;
   /** As it was before the batch; undefined: nothing was ever said of the slot. */
   readonly before: (slot: Slot) => SlotState | undefined;
+  /** Of a hash slot, as it was before the batch. */
+  readonly pinsBefore: (home: Slot) => readonly Slot[];
 }
 
 /** Where a record was found. Keys are told apart by identity: they belong to the command. */
@@ -67,20 +71,41 @@ export class WorkingState {
   private readonly overlay: Overlay;
   private readonly found: Partial<Record<RecordKind, FoundRecord>> = {};
   private readonly before: WorkingStateOptions['before'];
+  private readonly pinsBefore: WorkingStateOptions['pinsBefore'];
 
-  constructor({ prefix, overlay, visible, founding, before }: WorkingStateOptions) {
+  constructor(options: WorkingStateOptions) {
+    const { prefix, overlay, visible, founding, before } = options;
     this.prefix = prefix;
     this.overlay = overlay;
     this.logTimeMs = visible.logTimeMs;
     this.keys = visible.keys;
     this.founding = founding;
     this.before = before;
+    this.pinsBefore = options.pinsBefore;
   }
 
   // ---- slots
 
   slot(slot: Slot): SlotState {
     return this.changed.get(slot) ?? this.before(slot) ?? bornState(this.founding, slot);
+  }
+
+  slotState(slot: Slot): SlotState {
+    return this.slot(slot);
+  }
+
+  pinsOf(home: Slot): readonly Slot[] {
+    const known = this.pinsBefore(home);
+    const fresh = [...this.changed].flatMap(([slot, { pins }]) => {
+      const [own] = isPin(slot) && !known.includes(slot) ? pins : [];
+      return own !== undefined && slotOf(own.key) === home ? [slot] : [];
+    });
+    return fresh.length === 0 ? known : [...known, ...fresh];
+  }
+
+  /** The hash slot of a key, or the pin that it belongs to. */
+  slotOf(key: Uint8Array): Slot {
+    return placeOf(this, key);
   }
 
   edit(slot: Slot): EditedSlot {

@@ -32,7 +32,8 @@ function serviceOf(routeOf: (slot: number) => Route, onAsked: () => void): Batch
     clock,
     forwarder: new Forwarder(clock),
     routeOf,
-    startOf: () => slotOf(bytes('')),
+    slotOf,
+    startOf: () => ({ home: slotOf(bytes('')), slot: () => slotOf(bytes('')) }),
     addressOf: () => {
       onAsked();
       return deadAddress;

@@ -12,11 +12,13 @@ function read(
   { clock, shard }: { readonly clock: ManualClock; readonly shard: ShardAccess },
   wantLogTime: boolean,
 ): { answer: { error: KvError | undefined; result: ReadResult | undefined } | undefined } {
+  const place = { home: slotOf(key), slot: () => slotOf(key) };
   const dispatch = new Dispatch({
     clock,
     forwarder: new Forwarder(clock),
     routeOf: () => ({ kind: 'local', shard }),
-    startOf: () => slotOf(key),
+    slotOf,
+    startOf: () => place,
     addressOf: (node) => `node-${node}:7400`,
     clusterId: 'test',
     mapVersion: () => 1,
@@ -29,7 +31,7 @@ function read(
   const asked: ReturnType<typeof read> = { answer: undefined };
   dispatch.read(
     {
-      slot: slotOf(key),
+      place,
       keys: [key],
       level: { kind: 'linearizable' },
       wantLogTime,

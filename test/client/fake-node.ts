@@ -23,6 +23,7 @@ import type {
   ReplyHeader,
   ScanReply,
   ScanRequest,
+  PinInfo,
   ShardInfo,
   SlotRangeInfo,
   TopologyReply,
@@ -167,6 +168,7 @@ export class FakeNode {
   slots: SlotRangeInfo[] = [];
   nodes: NodeInfo[] = [];
   shards: ShardInfo[] = [];
+  pins: PinInfo[] = [];
   readonly watches: WatchRequest[] = [];
   readonly watchers = new Set<Watcher>();
   /** Scripts a watch; absent: it is told the topology. */
@@ -197,9 +199,9 @@ export class FakeNode {
   }
 
   get topology(): TopologyReply {
-    const { version, slots, nodes, shards } = this;
+    const { version, slots, nodes, shards, pins } = this;
     const rest = { document: '', metadataNodes: [], operations: [], settings: [], migrations: [] };
-    return { clusterId: 'fake', version, nodes, shards, slots, ...rest };
+    return { clusterId: 'fake', version, nodes, shards, slots, pins, ...rest };
   }
 
   /** An event for one watcher, or for all; with the topology unless the event says otherwise. */

@@ -157,6 +157,7 @@ describe('hints of a client', () => {
             operations: [],
             settings: [],
             migrations: [],
+            pins: [],
           };
           routes.useTopology({ ...rest, version: 1, slots: ranges });
           for (const each of [...slots, ...firsts]) {

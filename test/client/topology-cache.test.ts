@@ -183,6 +183,7 @@ describe('D31: hints about the owner of a slot', () => {
     operations: [],
     settings: [],
     migrations: [],
+    pins: [],
   };
   const topology = (version: number, epoch: number): Parameters<Routes['useTopology']>[0] => ({
     clusterId: 'c',

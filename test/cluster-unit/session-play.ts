@@ -118,7 +118,7 @@ export class SessionPlay {
     if (kind === 'delete') truth.deletes.push(revision);
     if (kind === 'brief') truth.brief.add(revision);
     if (!own) return;
-    mergePosition(this.token, answer.result.positionOf(slotOf(bytes(key))));
+    for (const each of answer.result.positionsOf(bytes(key))) mergePosition(this.token, each);
     this.floors.set(key, { revision, isGone: kind === 'delete' });
   }
 
@@ -138,7 +138,7 @@ export class SessionPlay {
     });
     if (answer?.result === undefined) return;
     this.answered.set(node.id, (this.answered.get(node.id) ?? 0) + 1);
-    for (const each of answer.result.positions) mergePosition(this.token, each);
+    for (const each of answer.result.positions.flat()) mergePosition(this.token, each);
     this.judge(key, answer.result.values[0]?.revision, node);
   }
 

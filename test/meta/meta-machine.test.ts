@@ -206,10 +206,11 @@ describe('state machine of the metadata group', () => {
 
   const bad: readonly (readonly [string, string])[] = [
     ['no JSON', '{"version":1'],
-    ['another version', textOf(initNamed('x')).replace('"version":1', '"version":3')],
+    ['another version', textOf(initNamed('x')).replace('"version":1', '"version":4')],
     ['no version', textOf(initNamed('x')).replace('"version":1,', '')],
     ['another kind', '{"version":1,"command":{"kind":"paint","node":1}}'],
     ['a kind that its version has not', '{"version":1,"command":{"kind":"removeShard","shard":1}}'],
+    ['a kind that version 2 has not', '{"version":2,"command":{"kind":"pinGone","slot":16384}}'],
     ['a field of a newer program', textOf(initNamed('x')).replace('{', '{"colour":"red",')],
     ['a part of a newer program', textOf(initNamed('x')).replace('"weight"', '"a":1,"weight"')],
     ['nothing', ''],

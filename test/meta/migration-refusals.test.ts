@@ -50,7 +50,7 @@ describe('refusals about migrations', () => {
       'slot 16384',
       start({ slots: [span(16_000, 16_384)], source: 4, target: 2 }),
       'badSlots',
-      'from 0 to 16383, got 16384',
+      'there is no pin 16384: slots are 0 to 16383',
     ],
     ['slot -1', start({ slots: [span(-1, 4)], source: 1, target: 2 }), 'badSlots', 'got -1'],
     ['half a slot', start({ slots: [span(1.5, 4)], source: 1, target: 2 }), 'badSlots', 'got 1.5'],

@@ -99,6 +99,7 @@ describe('init of a cluster', () => {
     expect(ids).to.deep.equal(ids.map((_, at) => at + 4));
     expect(cluster.next).to.deep.equal({
       node: 4,
+      pin: 16384,
       replica: 16,
       shard: 5,
       operation: 1,

@@ -1,6 +1,8 @@
 /** What must hold of every topology, and from each one to the next: checked the slow, obvious way. */
 import { expect } from 'chai';
-import { slotCount } from '../../src/router/slot.js';
+import { overlap } from '../../src/router/pins.js';
+import { pinSlotMax, slotCount } from '../../src/router/slot.js';
+import { homeOf, ruleOf } from '../../src/meta/pins.js';
 import { settingOf } from '../../src/meta/settings.js';
 import {
   hostOf,
@@ -17,9 +19,10 @@ export class TopologyCheck {
   private readonly nodes = new Map<number, string>();
   private readonly shards = new Map<number, string>();
   private readonly migrations = new Map<number, string>();
-  /** Of each slot. */
-  private readonly owners = new Uint32Array(slotCount);
-  private readonly epochs = new Uint32Array(slotCount);
+  private readonly pins = new Map<number, string>();
+  /** Of each slot, pins among them. */
+  private readonly owners = new Uint32Array(pinSlotMax + 1);
+  private readonly epochs = new Uint32Array(pinSlotMax + 1);
   private before: Topology | undefined;
 
   check(topology: Topology): void {
@@ -31,6 +34,7 @@ export class TopologyCheck {
     this.checkReplicas(topology.metadata, 'metadata', topology);
     expect(topology.metadata, 'metadata replicas').to.not.equal([]);
     this.checkOperations(topology);
+    this.checkPins(topology);
     if (topology.slots !== before?.slots || topology.migrations !== before.migrations)
       this.checkMigrations(topology);
     if (before !== undefined) checkPromotions(before, topology);
@@ -60,6 +64,36 @@ export class TopologyCheck {
       expect.fail(`slot ${slot}: shard ${owner} at ${known}, then shard ${shard} at ${epoch}`);
     this.owners[slot] = shard;
     this.epochs[slot] = epoch;
+  }
+
+  /** No key is in two; each is somewhere, for ever the same keys, and with its hash slot while between. */
+  private checkPins({ pins, next, slots, shards, migrations }: Topology): void {
+    ascending(pins.map(({ slot }) => slot));
+    for (const pin of pins) {
+      const { slot, shard, epoch, state, key, isPrefix } = pin;
+      expect(slot, 'issued').to.be.within(slotCount, next.pin - 1);
+      const keys = `${isPrefix} ${key}`;
+      expect(this.pins.get(slot) ?? keys, `pin ${slot}`).to.equal(keys);
+      this.pins.set(slot, keys);
+      expect(shards.some(({ id }) => id === shard)).to.equal(true);
+      if (epoch > 0) this.checkOwner(slot, shard, epoch);
+      this.owners[slot] = shard;
+      const home = homeOf(pin);
+      const isIn = (place: number): boolean =>
+        migrations.some(
+          (each) =>
+            !endings.includes(each.state) &&
+            each.slots.some(({ first, last }) => place >= first && place <= last),
+        );
+      if (state !== 'pinned') expect(isIn(home), `slot ${home} stays`).to.equal(false);
+      if (state !== 'pinning') continue;
+      expect(epoch).to.equal(0);
+      expect(isIn(slot), 'not born').to.equal(false);
+      expect(slots.find(({ last }) => last >= home)?.shard, 'begins there').to.equal(shard);
+    }
+    for (const [at, pin] of pins.entries())
+      for (const other of pins.slice(at + 1))
+        expect(overlap(ruleOf(pin), ruleOf(other)), 'keys in common').to.equal(false);
   }
 
   private checkNodes({ nodes, next }: Topology): void {
@@ -145,7 +179,7 @@ export class TopologyCheck {
   /** No slot is in two open ones, and none with anybody else meanwhile. */
   private checkMigrations({ migrations, next, operations, shards }: Topology): void {
     ascending(migrations.map(({ id }) => id));
-    const promised = new Uint8Array(slotCount);
+    const promised = new Uint8Array(pinSlotMax + 1);
     for (const migration of migrations) {
       const { id, source, target, slots, state, hasRun, endedMs } = migration;
       expect(id, 'issued').to.be.lessThan(next.migration);

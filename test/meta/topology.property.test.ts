@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { applyCommand } from '../../src/meta/apply-command.js';
 import { decodeMetaCommand, encodeMetaCommand, type MetaCommand } from '../../src/meta/commands.js';
+import { slotOf } from '../../src/router/slot.js';
 import { changedPieces, joinPieces } from '../../src/meta/topology-pieces.js';
 import { noCluster, type Topology } from '../../src/meta/topology.js';
 import { after, firstNode, initOf, joinOf } from './clusters.js';
@@ -118,6 +119,64 @@ const slots = fc
       .map((more) => firsts.map((from) => ({ first: from, last: from + more }))),
   );
 const migration = fc.integer({ min: 1, max: 8 });
+
+/** A tag whose keys have this slot. */
+function tagIn(slot: number): string {
+  for (let n = 0; ; n++) if (slotOf(Buffer.from(`{${n}}`)) === slot) return `{${n}}`;
+}
+const pinnable = [4, 8192].map(tagIn).flatMap((tag) =>
+  [
+    [`${tag}a`, false],
+    [`${tag}ab`, false],
+    [`${tag}a`, true],
+    [tag, true],
+    ['untagged', true],
+  ].map(([key, isPrefix]) => ({
+    key: Buffer.from(String(key)).toString('base64'),
+    isPrefix: isPrefix === true,
+  })),
+);
+const pinSlot = fc.integer({ min: 16_384, max: 16_390 });
+
+const pinning: fc.Arbitrary<MetaCommand> = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.tuple(fc.constantFrom(...pinnable), shard, nowMs).map(([named, target, now]) => ({
+      kind: 'pinKeys' as const,
+      ...named,
+      shard: target,
+      nowMs: now,
+    })),
+  },
+  {
+    weight: 4,
+    arbitrary: fc
+      .tuple(fc.constantFrom(...pinnable), nowMs)
+      .map(([named, now]) => ({ kind: 'unpinKeys' as const, ...named, nowMs: now })),
+  },
+  { weight: 6, arbitrary: fc.record({ kind: of('pinFilled'), slot: pinSlot, nowMs }) },
+  { weight: 3, arbitrary: fc.record({ kind: of('pinGone'), slot: pinSlot }) },
+  {
+    weight: 3,
+    arbitrary: fc.tuple(pinSlot, shard, shard, nowMs).map(([slot, source, target, now]) => ({
+      kind: 'startMigrations' as const,
+      moves: [{ slots: [{ first: slot, last: slot }], source, target }],
+      nowMs: now,
+    })),
+  },
+  {
+    weight: 6,
+    arbitrary: fc.tuple(migration, pinSlot, nowMs).map(([id, slot, now]) => ({
+      kind: 'moveSlots' as const,
+      id,
+      slots: [{ first: slot, last: slot }],
+      keys: 1,
+      bytes: 1,
+      freezeMs: 1,
+      nowMs: now,
+    })),
+  },
+);
 
 const migrating: fc.Arbitrary<MetaCommand> = fc.oneof(
   {
@@ -317,11 +376,34 @@ describe('any sequence of metadata commands', () => {
       expect(happened.get(kind) ?? 0, `${kind} happened`).to.be.greaterThan(0);
   });
 
+  it('D25: keeps pins apart, each with one shard, at ids that are never used again', () => {
+    const happened = new Map<string, number>();
+    const some = fc.oneof({ weight: 5, arbitrary: pinning }, { weight: 2, arbitrary: migrating });
+    fc.assert(
+      fc.property(first, fc.array(some, { minLength: 30, maxLength: 80 }), (init, commands) => {
+        play([init, ...commands], happened);
+      }),
+      { numRuns: 150 },
+    );
+    for (const kind of [
+      'pinKeys',
+      'unpinKeys',
+      'pinFilled',
+      'pinGone',
+      'moveSlots',
+      'badPin',
+      'pinExists',
+      'unknownPin',
+      'slotMigrating',
+    ])
+      expect(happened.get(kind) ?? 0, `${kind} happened`).to.be.greaterThan(0);
+  });
+
   it('R41: equal commands make equal topologies, down to the order of fields', () => {
     fc.assert(
       fc.property(
         first,
-        fc.array(fc.oneof(command, migrating), { maxLength: 40 }),
+        fc.array(fc.oneof(command, migrating, pinning), { maxLength: 40 }),
         (init, commands) => {
           const [one, two] = [play([init, ...commands]), play([init, ...commands])];
           expect(JSON.stringify(one)).to.equal(JSON.stringify(two));

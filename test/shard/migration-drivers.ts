@@ -83,7 +83,13 @@ export function termsOf(kind: SlotStepKind, slot: Slot, { source, target }: Ends
   const bare = { ...noTerms, slot };
   switch (kind) {
     case 'importBegin':
-      return { ...bare, epoch: source.epoch, change: source.migration?.from ?? 0 };
+      return {
+        ...bare,
+        epoch: source.epoch,
+        change: source.migration?.from ?? 0,
+        pins: source.pins,
+        lastPin: source.lastPin,
+      };
     case 'seal':
       return { ...bare, change: source.change, logTimeMs: source.migration?.logTimeMs ?? 0 };
     case 'handover':
@@ -94,6 +100,9 @@ export function termsOf(kind: SlotStepKind, slot: Slot, { source, target }: Ends
       return bare;
   }
 }
+
+/** What a driver needs of it. */
+export type DrivenWorld = Pick<MigrationWorld, 'random' | 'shard' | 'lied'>;
 
 const rashKinds: readonly StepKind[] = [
   'exportBegin',
@@ -110,12 +119,12 @@ const rashKinds: readonly StepKind[] = [
 ];
 
 export class Driver {
-  private readonly world: MigrationWorld;
+  private readonly world: DrivenWorld;
   private readonly seen = new Map<string, SlotState>();
   /** The last piece sent of each slot; the next one may follow it before that one is known to be there. */
   private readonly sent = new Map<string, ChunkPart['progress']>();
 
-  constructor(world: MigrationWorld) {
+  constructor(world: DrivenWorld) {
     this.world = world;
   }
 

@@ -19,7 +19,7 @@ import {
   encodeWrites,
   UnknownCommand,
 } from '../../src/shard/command-codec.js';
-import { firstSlotState, SlotOwnership } from '../../src/shard/slot-state.js';
+import { firstSlotState, isMoving, SlotOwnership } from '../../src/shard/slot-state.js';
 import { decodeValue } from '../../src/shard/value-codec.js';
 import {
   bytes,
@@ -367,7 +367,7 @@ describe('state machine of a shard: versions, crashes and owners', () => {
         expect(results[0]).to.include({ applied: true });
         continue;
       }
-      const moving = ownership === SlotOwnership.frozen || ownership === SlotOwnership.ready;
+      const moving = isMoving(replica.machine.slotState(slotOf(bytes('k'))));
       const wrong = { kind: 'refused', refusal: moving ? 'moving' : 'wrongShard' };
       expect(results.slice(0, 2)).to.deep.equal([wrong, wrong]);
       expect(results[2], 'a slot beside it').to.include({ applied: true });

@@ -140,7 +140,7 @@ describe('scan of a shard', () => {
 
   it('refuses bytes that are no cursor, and the cursor of another slot', async () => {
     const served = await filled(['{s}a', '{t}a']);
-    const cursor = encodeCursor({ slot: slotOf(bytes('{t}')), after: undefined });
+    const cursor = encodeCursor({ slot: slotOf(bytes('{t}')), from: bytes('') });
     for (const request of [
       { cursor: bytes('nonsense') },
       { cursor, slot: slotOf(bytes('{s}')) },
@@ -155,12 +155,12 @@ describe('scan of a shard', () => {
   it('D23: ends a page before a slot of another shard, and refuses to begin there', async () => {
     const served = await filled(['{s}a']);
     changeSlot(served, slot(700), { ownership: SlotOwnership.absent });
-    const call = served.scan({ cursor: encodeCursor({ slot: slot(700), after: undefined }) });
+    const call = served.scan({ cursor: encodeCursor({ slot: slot(700), from: bytes('') }) });
     await served.settle();
     expect(call.error).to.include({ code: 'KV_WRONG_SHARD', outcome: 'notApplied' });
-    const page = await served.page({ cursor: encodeCursor({ slot: slot(690), after: undefined }) });
+    const page = await served.page({ cursor: encodeCursor({ slot: slot(690), from: bytes('') }) });
     expect(page.done).to.equal(false);
-    expect(decodeCursor(page.cursor)).to.deep.equal({ slot: slot(700), after: undefined });
+    expect(decodeCursor(page.cursor)).to.deep.equal({ slot: slot(700), from: bytes('') });
   });
 
   it('D23: gives nothing of a slot whose epoch changed while its page was read', async () => {
