@@ -72,6 +72,11 @@ export class ByteWriter {
     this.patchU32(at + 4, value);
   }
 
+  /** Forgets what was written behind the first `length` bytes. */
+  rewind(length: number): void {
+    this.length = length;
+  }
+
   /** What was written so far; aliases the buffer until `take`. */
   view(from = 0): Buffer {
     return this.buffer.subarray(from, this.length);

@@ -162,6 +162,11 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
   }
 
   atEndOfTurn(run: () => void): void {
+    if (this.closed) {
+      // Nobody pumps any more: what it proposes is refused.
+      queueMicrotask(run);
+      return;
+    }
     this.lastOfTurn.push(run);
     this.surroundings.wake();
   }

@@ -89,7 +89,7 @@ function begin(kind: number, logTimeMs: number): ByteWriter {
 
 export function encodeWrites(writes: readonly Write[], logTimeMs: number): Uint8Array {
   const encoder = new WritesEncoder();
-  for (const write of writes) encoder.add(write);
+  encoder.addAll(writes);
   return encoder.take(logTimeMs);
 }
 
@@ -106,8 +106,25 @@ export class WritesEncoder {
     return this.writer.size;
   }
 
-  add({ operation, session }: Write): void {
-    this.count++;
+  /** All of them, or none when one cannot be encoded: then it throws. */
+  addAll(writes: readonly Write[]): void {
+    const before = this.writer.size;
+    try {
+      for (const write of writes) this.add(write);
+    } catch (error) {
+      this.writer.rewind(before);
+      throw error;
+    }
+    this.count += writes.length;
+  }
+
+  /** Takes the last of them back. */
+  rewind({ count, byteLength }: Pick<WritesEncoder, 'count' | 'byteLength'>): void {
+    this.writer.rewind(byteLength);
+    this.count = count;
+  }
+
+  private add({ operation, session }: Write): void {
     this.writer.u8(session === undefined ? 0 : 1);
     if (session !== undefined) encodeSession(this.writer, session);
     encodeOperation(this.writer, operation);

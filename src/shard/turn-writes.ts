@@ -18,8 +18,8 @@ export type WriteOutcome =
 export type WriteDone = (outcome: WriteOutcome) => void;
 
 /**
- * A command that is as large is proposed at once. With the largest request on top it still is smaller
- * than an entry may be.
+ * A command that is as large is proposed at once; writes that are as large go alone, so that nobody
+ * else is refused because of them.
  */
 const bytesMax = 64 * 1024;
 
@@ -41,15 +41,25 @@ export class TurnWrites {
     this.nowMs = nowMs;
   }
 
-  /** `done` is called exactly once, never synchronously. */
+  /**
+   * `done` is called exactly once, never synchronously. Throws for writes that cannot be encoded, and
+   * then never calls it: in the log they would stop every replica.
+   */
   add(writes: readonly Write[], done: WriteDone): void {
-    if (this.parts.length === 0)
+    const { count, byteLength } = this.encoder;
+    this.encoder.addAll(writes);
+    if (count > 0 && this.encoder.byteLength - byteLength >= bytesMax) {
+      this.encoder.rewind({ count, byteLength });
+      this.propose();
+      this.add(writes, done);
+      return;
+    }
+    this.parts.push({ from: count, count: writes.length, done });
+    if (this.encoder.byteLength >= bytesMax) this.propose();
+    else if (this.parts.length === 1)
       this.group.atEndOfTurn(() => {
         this.propose();
       });
-    this.parts.push({ from: this.encoder.count, count: writes.length, done });
-    for (const write of writes) this.encoder.add(write);
-    if (this.encoder.byteLength >= bytesMax) this.propose();
   }
 
   private propose(): void {

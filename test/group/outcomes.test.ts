@@ -102,6 +102,23 @@ describe('outcomes of proposals', () => {
       expect(ended.map(({ kind }) => kind)).to.deep.equal(['unknown', 'unknown', 'unknown']);
     }));
 
+  it('D04: what is proposed at the end of a turn is answered, also when the node closes in that turn or before', () =>
+    withCluster({}, async (cluster) => {
+      const leader = await cluster.leader();
+      const group = leader.group();
+      const late = (): Promise<string> =>
+        new Promise((resolve) => {
+          group.atEndOfTurn(() => {
+            group.propose(Buffer.from('late'), ({ kind }) => {
+              resolve(kind);
+            });
+          });
+        });
+      const within = late();
+      leader.kill();
+      expect(await Promise.all([within, late()])).to.deep.equal(['notApplied', 'notApplied']);
+    }));
+
   it('R02: acknowledges a write only when the disks of a quorum have it', () =>
     withCluster({}, async (cluster) => {
       await cluster.write('before');

@@ -132,6 +132,29 @@ describe('writes of a shard', () => {
     expect(plain(calls[2]?.result.results[0])).to.include({ value: 42 });
   });
 
+  it('that cannot be encoded fail alone: in the log they would stop every replica', async () => {
+    const served = ServedShard.leading();
+    const good = served.write(write(put('a', '1')));
+    const broken = session(1, 1, { clientId: bytes('short') });
+    expect(() => served.write(write(put('b', '2')), write(put('c', '3'), broken))).to.throw();
+    const after = served.write(write(increment('d', 1)));
+    await served.settle();
+    expect(good.result.results).to.have.length(1);
+    expect(plain(after.result.results[0])).to.include({ value: 1 });
+    expect(await served.replica.get('b')).to.equal(undefined);
+  });
+
+  it('of a large list go alone, so that its refusal is nobody else’s', () => {
+    const served = ServedShard.leading();
+    served.group.atOnce = false;
+    served.write(write(put('a', 'small')));
+    served.write(...Array.from({ length: 3000 }, (_, n) => write(put(`b${n}`, 'v'))));
+    expect(served.group.proposed.map(({ byteLength }) => byteLength < 100)).to.deep.equal([
+      true,
+      false,
+    ]);
+  });
+
   it('writes that are large do not wait for the end of the turn, nor for one another', () => {
     const served = ServedShard.leading();
     served.group.atOnce = false;
