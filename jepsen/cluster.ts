@@ -8,7 +8,7 @@ import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { QuorateClient, type StatusReply } from '../src/client/index.js';
 import type { Network } from './network.js';
-import { within } from './shell.js';
+import { tiedToThis, within } from './shell.js';
 
 export interface ClusterOptions {
   readonly nodes: number;
@@ -84,16 +84,13 @@ export class Cluster {
     mkdirSync(this.directoryOf(node), { recursive: true });
     const variables = { ...this.options.environmentOf(node), ...environment };
     const assigned = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
-    const [program = '', ...args] = this.network.commandOn(node, [
-      'env',
-      ...assigned,
-      process.execPath,
-      this.options.program,
-      'server',
-      ...this.argumentsOf(node),
-    ]);
+    const server = [process.execPath, this.options.program, 'server', ...this.argumentsOf(node)];
+    const [program = '', ...args] = tiedToThis(
+      this.network.commandOn(node, ['env', ...assigned, ...server]),
+    );
     const log = openSync(this.logOf(node), 'a');
-    const child = spawn(program, args, { stdio: ['ignore', log, log] });
+    // A group of its own: what the run is told (Ctrl-C) is not for the nodes.
+    const child = spawn(program, args, { stdio: ['ignore', log, log], detached: true });
     closeSync(log);
     this.processes.set(node, child);
     if (child.pid !== undefined) this.network.runs(node, child.pid);

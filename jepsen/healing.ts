@@ -83,6 +83,15 @@ async function migrations(cluster: Cluster, problems: string[]): Promise<number>
   let all: TopologyReply['migrations'] = [];
   const ended = await within(migrationsMs, async () => {
     all = (await cluster.admin.topology()).migrations;
+    // A pause that nobody heard in time may have come behind its own resumption.
+    for (const { migrationId: id, state } of all)
+      if (state === 'paused')
+        await cluster.admin.changeCluster({
+          kind: 'setMigration',
+          id,
+          action: 'resume',
+          reason: '',
+        });
     return all.every(({ endedMs }) => endedMs > 0);
   });
   if (ended) return all.length;

@@ -5,7 +5,7 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { pathOf } from './shell.js';
+import { pathOf, tiedToThis } from './shell.js';
 
 /** Set inside: how it was entered. */
 const mark = 'QUORATE_JEPSEN_SANDBOX';
@@ -35,7 +35,10 @@ export async function rerunInside(): Promise<number | undefined> {
   const again = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
   // The names of network namespaces are files in /run; /dev/shm is where libfaketime leaves some.
   const script = 'mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && exec "$@"';
-  const child = spawn(unshare, [...way, ...namespaces, 'sh', '-c', script, 'sh', ...again], {
+  const inside = [unshare, ...way, ...namespaces, 'sh', '-c', script, 'sh', ...again];
+  // With this process goes the first one inside, and with that all others.
+  const [program = '', ...args] = tiedToThis(inside);
+  const child = spawn(program, args, {
     stdio: 'inherit',
     env: { ...process.env, [mark]: way.length === 0 ? 'root' : 'user' },
     // Ctrl-C comes to this process alone, which passes it on to the one that cleans up.

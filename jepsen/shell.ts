@@ -46,6 +46,12 @@ function isExecutable(path: string): boolean {
   }
 }
 
+/** The same command, but it is killed when this process ends, however that ends. */
+export function tiedToThis(command: readonly string[]): readonly string[] {
+  const setpriv = pathOf('setpriv');
+  return setpriv === undefined ? command : [setpriv, '--pdeathsig', 'KILL', ...command];
+}
+
 /** Why these programs cannot be used, with the Debian package that has them; undefined: all are there. */
 export function missing(...programs: readonly (readonly [string, string])[]): string | undefined {
   const absent = programs.filter(([program]) => pathOf(program) === undefined);
