@@ -137,6 +137,7 @@ export class LocalShards {
 
   /** Opens the replicas that this node had before it was stopped; before the host starts. */
   async recover(recovered: readonly RecoveredGroup[]): Promise<void> {
+    // The metadata group's replica brings its topology while it is opened, and that names the others.
     for (const { group } of recovered) this.opening.add(group);
     for (const { group, replica } of recovered) await this.open(group, replica, []);
   }

@@ -142,7 +142,12 @@ export class ClusterNode {
     return recovered;
   }
 
-  private addGroup(host: Host, id: GroupId): Promise<Group<LedgerResult>> {
+  host(): Host {
+    if (this.running === undefined) throw new Error(`node ${this.id} does not run`);
+    return this.running.host;
+  }
+
+  addGroup(host: Host, id: GroupId): Promise<Group<LedgerResult>> {
     return host.addGroup<LedgerResult>({
       id,
       replica: replicaId(this.id),
