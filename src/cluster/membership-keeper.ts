@@ -5,11 +5,13 @@
  *   add what is missing, as learners -> (the core promotes them) -> remove what is not named
  *
  * Nobody leaves before everybody named is a voter: a replica that is being replaced counts until its
- * successor does.
+ * successor does. But a node has one replica of a group at a time: where an old one is in the place of
+ * one that is named, it goes first, or the other would never come.
  */
 import {
   isJoint,
   noReplica,
+  type Member,
   type Membership,
   type MembershipChange,
   type NodeId,
@@ -31,6 +33,8 @@ export type MembershipStep =
   /** The leader is to leave: another one goes on from here. */
   | { readonly kind: 'handOver'; readonly to: ReplicaId };
 
+type Staying = Pick<WantedMembers, 'replicas' | 'isConnected'>;
+
 type LeaderStatus = Pick<
   RaftStatus,
   'id' | 'role' | 'commitIndex' | 'membership' | 'transferTo' | 'progress'
@@ -51,6 +55,18 @@ export function nextStep(status: LeaderStatus, wanted: WantedMembers): Membershi
   const { index: basedOn, membership } = status.membership;
   const unchanged = { basedOn, addVoters: [], addLearners: [], remove: [] };
   const present = new Set(membership.members.map(({ id }) => id));
+  const inTheWay = membership.members.filter((member) => isInTheWay(member, wanted));
+  if (inTheWay.length > 0) {
+    const stay = membership.members.filter(
+      (member) => membership.incoming.includes(member.id) && !inTheWay.includes(member),
+    );
+    return removal(
+      status,
+      inTheWay.map(({ id }) => id),
+      stay.map(({ id, node }) => ({ replica: id, node })),
+      wanted,
+    );
+  }
   const missing = wanted.replicas.filter(({ replica }) => !present.has(replica));
   if (missing.length > 0) {
     const addLearners = missing.map(({ replica, node }) => ({ id: replica, node }));
@@ -60,9 +76,27 @@ export function nextStep(status: LeaderStatus, wanted: WantedMembers): Membershi
     return undefined;
   const named = new Set(wanted.replicas.map(({ replica }) => replica));
   const remove = [...present].filter((id) => !named.has(id));
-  if (remove.length === 0 || !majorityIsLive(status, wanted)) return undefined;
-  if (!named.has(status.id)) return handOver(status, wanted);
-  return { kind: 'change', change: { ...unchanged, remove } };
+  return remove.length === 0 ? undefined : removal(status, remove, wanted.replicas, wanted);
+}
+
+/** An old replica where another one is to be. */
+function isInTheWay({ id, node }: Member, { replicas }: WantedMembers): boolean {
+  const inPlace = replicas.find((each) => each.node === node);
+  return inPlace !== undefined && inPlace.replica !== id;
+}
+
+/** `stay`: the voters afterwards. */
+function removal(
+  status: LeaderStatus,
+  remove: readonly ReplicaId[],
+  stay: readonly ReplicaRecord[],
+  { isConnected }: WantedMembers,
+): MembershipStep | undefined {
+  const staying = { replicas: stay, isConnected };
+  if (!majorityIsLive(status, staying)) return undefined;
+  if (remove.includes(status.id)) return handOver(status, staying);
+  const basedOn = status.membership.index;
+  return { kind: 'change', change: { basedOn, addVoters: [], addLearners: [], remove } };
 }
 
 function mayChange({ role, transferTo, membership, commitIndex }: LeaderStatus): boolean {
@@ -83,7 +117,7 @@ function isOutdated(
 }
 
 /** Those who stay can decide: otherwise a removal would never commit, and cost the group its quorum. */
-function majorityIsLive({ id }: LeaderStatus, { replicas, isConnected }: WantedMembers): boolean {
+function majorityIsLive({ id }: LeaderStatus, { replicas, isConnected }: Staying): boolean {
   const live = replicas.filter(({ replica, node }) => replica === id || isConnected(node));
   return live.length > replicas.length / 2;
 }
@@ -94,7 +128,7 @@ function majorityIsLive({ id }: LeaderStatus, { replicas, isConnected }: WantedM
  */
 function handOver(
   { progress, commitIndex }: LeaderStatus,
-  { replicas, isConnected }: WantedMembers,
+  { replicas, isConnected }: Staying,
 ): MembershipStep | undefined {
   let best: { readonly to: ReplicaId; readonly match: number } | undefined;
   for (const { replica, node } of replicas) {

@@ -19,9 +19,9 @@ type Status = Parameters<typeof nextStep>[0];
 
 const idMax = 8;
 
-/** Replica n lives on node 10 + n. */
+/** Replica n lives on node 10 + n, and so does replica 10 + n. */
 function member(id: number): Member {
-  return { id: replicaId(id), node: nodeId(10 + id) };
+  return { id: replicaId(id), node: nodeId(10 + (id % 10)) };
 }
 
 interface Situation {
@@ -59,7 +59,7 @@ function statusOf(membership: Membership, leader: ReplicaId, index = 90): Status
 
 function stepIn(situation: Situation): MembershipStep | undefined {
   const { voters, learners = [], leader = voters[0] ?? 1, wanted, down = [] } = situation;
-  const { behind = {}, issuedBelow = idMax + 1 } = situation;
+  const { behind = {}, issuedBelow = idMax + 11 } = situation;
   const status = statusOf(
     membershipOf(voters.map(member), learners.map(member)),
     replicaId(leader),
@@ -102,6 +102,26 @@ const table: readonly (readonly [string, Situation, MembershipStep | undefined])
   ['everything is as wanted: nothing', { voters: [1, 2, 3], wanted: [1, 2, 3] }, undefined],
   ['one is missing: added as a learner', { voters: [1, 2, 3], wanted: [1, 2, 4] }, adds(4)],
   ['two are missing: added in one change', { voters: [1, 2], wanted: [3, 1, 4] }, adds(3, 4)],
+  [
+    'D06: an old replica is in the place of one that is named: it goes first',
+    { voters: [1, 2, 3], learners: [13], wanted: [1, 2, 13] },
+    removes(3),
+  ],
+  [
+    'D06: two are in the way: both go, before others are added',
+    { voters: [1, 2, 3, 4, 5], wanted: [3, 4, 5, 11, 12], leader: 3 },
+    removes(1, 2),
+  ],
+  [
+    'D06: the leader itself is in the way: another one goes on',
+    { voters: [1, 2, 3], learners: [11], wanted: [2, 3, 11], behind: { 11: 0 } },
+    handsOverTo(2),
+  ],
+  [
+    'D06: one is in the way, and without it there is no majority: nothing',
+    { voters: [1, 2, 3], learners: [13], wanted: [1, 2, 13], down: [2] },
+    undefined,
+  ],
   [
     'D06: a learner has not caught up: nobody is removed yet',
     { voters: [1, 2, 3], learners: [4], wanted: [1, 2, 4] },
