@@ -59,6 +59,7 @@ export type LocalReplica = Pick<
   | 'status'
   | 'transferLeadership'
   | 'learnGeneration'
+  | 'rouse'
   | 'changeMembership'
 >;
 
@@ -289,8 +290,12 @@ export class LocalShards {
   private keep(): void {
     const { topology } = this;
     if (topology === undefined) return;
-    for (const { id, replica, leaderNode } of this.replicas.values()) {
-      const isAlone = isUnnamed(topology, id, replica) && leaderNode === undefined;
+    for (const group of this.replicas.values()) {
+      const { id, replica, leaderNode } = group;
+      const isUnwanted = isUnnamed(topology, id, replica);
+      // One that was removed while it was away and quiet would wait for ever for a leader's word.
+      if (isUnwanted) group.rouse();
+      const isAlone = isUnwanted && leaderNode === undefined;
       if (isAlone) this.unnamed.set(replica, (this.unnamed.get(replica) ?? 0) + 1);
       else this.unnamed.delete(replica);
     }

@@ -212,6 +212,11 @@ export class Driver<R> implements Group<R>, GroupContext<R> {
     this.surroundings.wake();
   }
 
+  rouse(): void {
+    this.node.wake();
+    this.surroundings.wake();
+  }
+
   status(): RaftStatus {
     return this.node.status();
   }

@@ -87,6 +87,8 @@ export interface Group<R> {
   transferLeadership(to: ReplicaId): boolean;
   /** Who knows says that the group is of this generation: a replica of a lower one falls silent. */
   learnGeneration(generation: Generation): void;
+  /** Ends the quiet of the group (rule D05): somebody may be lost, this replica among them. */
+  rouse(): void;
   status(): RaftStatus;
   /** Counters and queue lengths, for metrics. */
   figures(): GroupFigures;

@@ -59,6 +59,10 @@ export class FakeGroup implements Group<CommandResult> {
     return this.state.index;
   }
 
+  rouse(): void {
+    // It is never quiet.
+  }
+
   learnGeneration(): void {
     this.isRestoring = true;
   }
