@@ -1,20 +1,22 @@
 /**
- * Runs seeds through the simulator: `npm run sim -- --seeds 1000 --seed-from 1`.
+ * Runs seeds through a simulator: `npm run sim -- --kind node --seeds 1000 --seed-from 1`.
  *
- * Prints progress, seeds per minute, and how often each fault happened. A failing seed is run again
- * with its trace kept, and ends in one line that repeats it. Exit code 0 when all seeds passed and,
- * in a run of `coverageSeedsMin` seeds and more, every fault happened at least once; else 1.
+ * Prints progress, seeds per minute, and how often each fault and each operation happened. A failing
+ * seed is run again with its trace kept, and ends in one line that repeats it. Exit code 0 when all
+ * seeds passed and, in a run of enough seeds, everything that can happen did at least once; else 1.
  */
 import { fork } from 'node:child_process';
 import { parseArgs } from 'node:util';
-import { runCoreSim } from '../test/sim/core-sim.js';
-import type { RunResult } from '../test/sim/core-sim.js';
-import { Coverage, covered } from '../test/sim/coverage.js';
+import { Coverage } from '../test/sim/coverage.js';
 import { failureReport } from '../test/sim/failure-report.js';
+import { simKinds, type SimKind, type SimResult } from '../test/sim/kinds.js';
 
 interface SimArguments {
+  readonly kind: SimKind;
   readonly seeds: number;
   readonly seedFrom: number;
+  /** No seed is begun after so many; 0: there is no such end. */
+  readonly minutes: number;
   readonly seconds: number;
   readonly workers: number;
   readonly failuresMax: number;
@@ -23,31 +25,36 @@ interface SimArguments {
   readonly hashes: boolean;
 }
 
-/** With fewer seeds some fault may well not have happened by chance. */
-const coverageSeedsMin = 1000;
 const progressEveryMs = 5000;
 
-const usage = `usage: npm run sim -- [--kind core] [--seeds N] [--seed-from S] [--seconds 20]
-                     [--workers 1] [--failures 1] [--trace] [--hashes]`;
+const usage = `usage: npm run sim -- [--kind ${simKinds.map(({ name }) => name).join('|')}] [--seeds N] [--seed-from S] [--minutes M]
+                     [--seconds S] [--workers 1] [--failures 1] [--trace] [--hashes]`;
 
 function readArguments(): SimArguments {
   const { values } = parseArgs({
     options: {
       kind: { type: 'string', default: 'core' },
-      seeds: { type: 'string', default: '1000' },
+      seeds: { type: 'string' },
       'seed-from': { type: 'string', default: '1' },
-      seconds: { type: 'string', default: '20' },
+      minutes: { type: 'string', default: '0' },
+      seconds: { type: 'string' },
       workers: { type: 'string', default: '1' },
       failures: { type: 'string', default: '1' },
       trace: { type: 'boolean', default: false },
       hashes: { type: 'boolean', default: false },
     },
   });
-  if (values.kind !== 'core') throw new RangeError(`--kind core is what there is`);
+  const kind = simKinds.find(({ name }) => name === values.kind);
+  if (kind === undefined)
+    throw new RangeError(`--kind must be one of ${simKinds.map(({ name }) => name).join(', ')}`);
+  const minutes = wholeNumber('--minutes', values.minutes, 0);
+  const seeds = values.seeds ?? (minutes > 0 ? '1000000' : '1000');
   return {
-    seeds: wholeNumber('--seeds', values.seeds, 1),
+    kind,
+    minutes,
+    seeds: wholeNumber('--seeds', seeds, 1),
     seedFrom: wholeNumber('--seed-from', values['seed-from'], 0),
-    seconds: wholeNumber('--seconds', values.seconds, 1),
+    seconds: wholeNumber('--seconds', values.seconds ?? String(kind.seconds), 1),
     workers: wholeNumber('--workers', values.workers, 1),
     failuresMax: wholeNumber('--failures', values.failures, 1),
     trace: values.trace,
@@ -65,25 +72,35 @@ function wholeNumber(name: string, text: string, min: number): number {
 
 /** Collects results, and says how it goes. */
 class Report {
-  readonly coverage = new Coverage();
-  readonly failures: RunResult[] = [];
+  readonly coverage: Coverage<string>;
+  readonly failures: SimResult[] = [];
   private done = 0;
   private readonly began = performance.now();
   private shownAt = this.began;
-  private readonly of: number;
+  private readonly args: SimArguments;
 
-  constructor(of: number) {
-    this.of = of;
+  constructor(args: SimArguments) {
+    this.args = args;
+    this.coverage = new Coverage(args.kind.covered);
   }
 
-  add(result: RunResult): void {
+  add(result: SimResult): void {
     this.done++;
     this.coverage.add(result.coverage);
     if (result.failure !== undefined) this.failures.push(result);
+    if (this.args.hashes) console.log(`seed ${result.seed} ${result.hash}`);
     const now = performance.now();
     if (now - this.shownAt < progressEveryMs) return;
     this.shownAt = now;
-    console.log(`${this.done} of ${this.of} seeds, ${this.seedsPerMinute} a minute`);
+    const of = this.args.minutes > 0 ? '' : ` of ${this.args.seeds}`;
+    console.log(`${this.done}${of} seeds, ${this.seedsPerMinute} a minute`);
+  }
+
+  /** No other seed is to be begun. */
+  get isOver(): boolean {
+    const { failuresMax, minutes } = this.args;
+    const isLate = minutes > 0 && performance.now() - this.began > minutes * 60_000;
+    return this.failures.length >= failuresMax || isLate;
   }
 
   get seedsPerMinute(): number {
@@ -91,37 +108,39 @@ class Report {
   }
 
   /** Prints all of it; true if there is nothing to complain about. */
-  conclude(args: SimArguments): boolean {
-    for (const what of covered) {
+  async conclude(): Promise<boolean> {
+    const { kind, seconds } = this.args;
+    for (const what of kind.covered) {
       console.log(`${String(this.coverage.counts[what]).padStart(10)}  ${what}`);
     }
     for (const failure of this.failures) {
-      console.log(`\n${failureReport(failure, args.seconds).join('\n')}\n`);
+      console.log(`\n${(await failureReport(kind, failure, seconds)).join('\n')}\n`);
     }
-    const missing = this.done >= coverageSeedsMin ? this.coverage.missing : [];
+    const missing = this.done >= kind.coverageSeedsMin ? this.coverage.missing : [];
     for (const what of missing) console.log(`never happened: ${what}`);
     const failed = this.failures.length;
     console.log(
-      `${this.done} seeds of ${args.seconds} virtual seconds, ${this.seedsPerMinute} a minute: ` +
+      `${this.done} seeds of ${seconds} virtual seconds, ${this.seedsPerMinute} a minute: ` +
         `${this.done - failed} passed, ${failed} failed`,
     );
     return failed === 0 && missing.length === 0;
   }
 }
 
-function runTraced(args: SimArguments): boolean {
-  const { seedFrom: seed, seconds } = args;
-  const print = (line: string): void => console.log(line);
-  const result = runCoreSim({ seed, seconds, traceLines: 1, print });
+async function runTraced({ kind, seedFrom: seed, seconds }: SimArguments): Promise<boolean> {
+  const print = (line: string): void => {
+    console.log(line);
+  };
+  const result = await kind.run({ seed, seconds, traceLines: 1, print });
   console.log(result.failure ?? 'passed');
   console.log(`trace hash ${result.hash}`);
   return result.failure === undefined;
 }
 
-function runHere(args: SimArguments, take: (result: RunResult) => boolean): void {
-  for (let seed = args.seedFrom; seed < args.seedFrom + args.seeds; seed++) {
-    if (!take(runCoreSim({ seed, seconds: args.seconds, traceLines: 0 }))) return;
-  }
+async function runHere(args: SimArguments, report: Report): Promise<void> {
+  const { kind, seconds } = args;
+  for (let seed = args.seedFrom; seed < args.seedFrom + args.seeds && !report.isOver; seed++)
+    report.add(await kind.run({ seed, seconds, traceLines: 0 }));
 }
 
 /** Each process takes every `workers`-th seed and sends its results back. */
@@ -135,9 +154,9 @@ async function runInWorkers(args: SimArguments, report: Report): Promise<void> {
   const ended = workers.map(
     (worker) =>
       new Promise<void>((resolve, reject) => {
-        worker.on('message', (result: RunResult) => {
+        worker.on('message', (result: SimResult) => {
           report.add(result);
-          if (report.failures.length >= args.failuresMax) for (const one of workers) one.kill();
+          if (report.isOver) for (const one of workers) one.kill();
         });
         worker.on('exit', (code, signal) => {
           if (code === 0 || signal !== null) resolve();
@@ -148,9 +167,10 @@ async function runInWorkers(args: SimArguments, report: Report): Promise<void> {
   await Promise.all(ended);
 }
 
-function runShare(args: SimArguments, share: number): void {
-  for (let seed = args.seedFrom + share; seed < args.seedFrom + args.seeds; seed += args.workers) {
-    process.send?.(runCoreSim({ seed, seconds: args.seconds, traceLines: 0 }));
+async function runShare(args: SimArguments, share: number): Promise<void> {
+  const { kind, seconds, seedFrom, seeds, workers } = args;
+  for (let seed = seedFrom + share; seed < seedFrom + seeds; seed += workers) {
+    process.send?.(await kind.run({ seed, seconds, traceLines: 0 }));
   }
 }
 
@@ -158,25 +178,18 @@ async function main(): Promise<void> {
   const args = readArguments();
   const share = process.env['QUORATE_SIM_SHARE'];
   if (share !== undefined) {
-    runShare(args, Number(share));
+    await runShare(args, Number(share));
     process.disconnect?.();
     return;
   }
   if (args.trace) {
-    process.exitCode = runTraced(args) ? 0 : 1;
+    process.exitCode = (await runTraced(args)) ? 0 : 1;
     return;
   }
-  const report = new Report(args.seeds);
-  if (args.workers > 1) {
-    await runInWorkers(args, report);
-  } else {
-    runHere(args, (result) => {
-      report.add(result);
-      if (args.hashes) console.log(`seed ${result.seed} ${result.hash}`);
-      return report.failures.length < args.failuresMax;
-    });
-  }
-  process.exitCode = report.conclude(args) ? 0 : 1;
+  const report = new Report(args);
+  if (args.workers > 1) await runInWorkers(args, report);
+  else await runHere(args, report);
+  process.exitCode = (await report.conclude()) ? 0 : 1;
 }
 
 main().catch((error: unknown) => {

@@ -13,7 +13,14 @@ interface Part {
 
 const parts: readonly Part[] = [
   { name: 'tests', command: ['npm', 'test', '--silent'] },
-  { name: 'simulation', command: ['node', 'dist/scripts/sim.js', '--seeds', '500'] },
+  {
+    name: 'simulation',
+    command: ['node', 'dist/scripts/sim.js', '--seeds', '5000', '--workers', '2'],
+  },
+  {
+    name: 'nodes',
+    command: ['node', 'dist/scripts/sim.js', '--kind', 'node', '--seeds', '1500', '--workers', '2'],
+  },
   { name: 'mutants', command: ['node', 'dist/scripts/mutants.js', '--slice', 'rota/8'] },
   { name: 'jepsen', command: ['node', 'dist/jepsen/jepsen.js', '--smoke'] },
 ];

@@ -87,8 +87,6 @@ export class Host {
   generationOf: (group: GroupId) => Generation = () => 0;
   private readonly options: HostOptions;
   private readonly groups = new Map<GroupId, HostedGroup>();
-  /** Open, or being opened or removed. */
-  private readonly taken = new Set<GroupId>();
   private readonly awake = new Set<HostedGroup>();
   /** Those to whom time means something: all that do not sleep. */
   private readonly ticking = new Set<HostedGroup>();
@@ -114,9 +112,6 @@ export class Host {
   async addGroup<R>(options: GroupOptions<R>): Promise<Group<R>> {
     const { id, replica } = options;
     const { raft, seed } = this.options;
-    // Two drivers of one replica would vote twice, and apply each entry twice.
-    if (this.taken.has(id)) throw new Error(`group ${id} is open on this node already`);
-    this.taken.add(id);
     const prefix = replicaPrefix(id, replica);
     const machine = options.createMachine(prefix);
     const { state, isNew, needsSnapshot } = await this.restore(options, prefix);
@@ -161,7 +156,6 @@ export class Host {
     // The durable floor first: after a crash in between, `start` finds by it what is left to clear.
     await log.removeGroup(id);
     await engine.clear(replicaRange(replicaPrefix(id, driver.replica)));
-    this.taken.delete(id);
     logLine('info', { group: id, replica: driver.replica }, 'replica removed');
   }
 

@@ -142,12 +142,7 @@ export class ClusterNode {
     return recovered;
   }
 
-  host(): Host {
-    if (this.running === undefined) throw new Error(`node ${this.id} does not run`);
-    return this.running.host;
-  }
-
-  addGroup(host: Host, id: GroupId): Promise<Group<LedgerResult>> {
+  private addGroup(host: Host, id: GroupId): Promise<Group<LedgerResult>> {
     return host.addGroup<LedgerResult>({
       id,
       replica: replicaId(this.id),

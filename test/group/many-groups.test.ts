@@ -25,18 +25,6 @@ async function writeEverywhere(cluster: Cluster, text: string): Promise<void> {
 const syncs = (cluster: Cluster): number =>
   cluster.nodes.reduce((sum, node) => sum + (node.running?.log.statistics().syncs ?? 0), 0);
 
-describe('a host', () => {
-  it('R01: refuses to open a group twice: two drivers would vote twice, and apply twice', () =>
-    withCluster({ nodes: 1 }, async (cluster) => {
-      const node = cluster.node(1);
-      const again = await node.addGroup(node.host(), groupId(1)).then(
-        () => 'opened',
-        (error: unknown) => String(error),
-      );
-      expect(again).to.match(/group 1 is open on this node already/);
-    }));
-});
-
 describe('64 groups on three nodes', () => {
   it('share syncs and frames: a write to each costs a few, not 64', () =>
     withCluster({ groups }, async (cluster) => {

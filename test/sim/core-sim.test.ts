@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { execFile } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { projectRoot } from '../../scripts/project-root.js';
 import { runCoreSim } from './core-sim.js';
+import { keptSeeds } from './kept-seeds.js';
 
 const run = promisify(execFile);
 
@@ -16,19 +15,6 @@ const command = join(
 
 function simulate(...flags: readonly string[]): Promise<{ stdout: string }> {
   return run(process.execPath, [...process.execArgv, command, ...flags]);
-}
-
-/** Lines of `seeds.txt`: a seed, and after `#` what it found. */
-function keptSeeds(): readonly { readonly seed: number; readonly found: string }[] {
-  const path = join(projectRoot, 'test/sim/seeds.txt');
-  if (!existsSync(path)) throw new Error(`${path} is missing`);
-  return readFileSync(path, 'utf8')
-    .split('\n')
-    .filter((line) => /^\d/.test(line))
-    .map((line) => {
-      const [seed = '', found = ''] = line.split('#');
-      return { seed: Number(seed), found: found.trim() };
-    });
 }
 
 describe('simulation of one group', () => {
@@ -49,7 +35,7 @@ describe('simulation of one group', () => {
   });
 
   describe('a seed that once found something', () => {
-    for (const { seed, found } of keptSeeds()) {
+    for (const { seed, found } of keptSeeds('seeds.txt')) {
       it(`${seed}: ${found}`, () => {
         expect(runCoreSim({ seed, seconds: 20, traceLines: 0 }).failure).to.equal(undefined);
       });

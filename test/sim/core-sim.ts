@@ -6,7 +6,7 @@ import { membershipOf, nodeId, replicaId } from '../../raft/index.js';
 import type { Generation, Member, Membership, ReplicaId } from '../../raft/index.js';
 import { everyQuorum } from '../../raft/invariants.js';
 import { Convergence } from './convergence.js';
-import { Coverage } from './coverage.js';
+import { Coverage, covered } from './coverage.js';
 import type { CoverageCounts } from './coverage.js';
 import { GroupChecks } from './group-checks.js';
 import { History } from './history.js';
@@ -65,7 +65,7 @@ export function runCoreSim(options: RunOptions): RunResult {
 
 export class CoreSim implements World {
   readonly timeline = new Timeline();
-  readonly coverage = new Coverage();
+  readonly coverage = new Coverage(covered);
   readonly trace: Trace;
   readonly network: SimNetwork;
   readonly members = new Map<ReplicaId, SimMember>();

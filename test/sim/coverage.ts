@@ -69,35 +69,32 @@ export const covered = [
 
 export type Covered = (typeof covered)[number];
 
-export type CoverageCounts = Readonly<Record<Covered, number>>;
+export type CoverageCounts<K extends string = Covered> = Readonly<Record<K, number>>;
 
-export class Coverage {
-  private readonly counted: Record<Covered, number>;
+/** `K`: what there is to be counted. */
+export class Coverage<K extends string = Covered> {
+  private readonly counted: Record<K, number>;
+  private readonly names: readonly K[];
 
-  constructor() {
-    this.counted = noCounts();
+  constructor(names: readonly K[]) {
+    this.names = names;
+    this.counted = Object.fromEntries(names.map((name) => [name, 0])) as Record<K, number>;
   }
 
-  count(what: Covered): void {
+  count(what: K): void {
     this.counted[what]++;
   }
 
-  get counts(): CoverageCounts {
+  get counts(): CoverageCounts<K> {
     return this.counted;
   }
 
-  add(counts: CoverageCounts): void {
-    for (const what of covered) this.counted[what] += counts[what];
+  add(counts: CoverageCounts<K>): void {
+    for (const what of this.names) this.counted[what] += counts[what];
   }
 
   /** What never happened. */
-  get missing(): readonly Covered[] {
-    return covered.filter((what) => this.counted[what] === 0);
+  get missing(): readonly K[] {
+    return this.names.filter((what) => this.counted[what] === 0);
   }
-}
-
-function noCounts(): Record<Covered, number> {
-  const counts: Partial<Record<Covered, number>> = {};
-  for (const what of covered) counts[what] = 0;
-  return counts as Record<Covered, number>;
 }

@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { RawNode } from '../../raft/index.js';
 import { runCoreSim } from './core-sim.js';
 import { failureReport } from './failure-report.js';
+import { coreKind } from './kinds.js';
 
 /** A core that acknowledges what is not on disk (R02), until the returned function is called. */
 function breakTheCore(): () => void {
@@ -17,11 +18,11 @@ function breakTheCore(): () => void {
 }
 
 describe('the report of a seed that failed', () => {
-  it('shows the end of its trace, the reason, and the one line that repeats it', () => {
+  it('shows the end of its trace, the reason, and the one line that repeats it', async () => {
     const mend = breakTheCore();
     try {
       const result = runCoreSim({ seed: 3, seconds: 20, traceLines: 0 });
-      const lines = failureReport(result, 20);
+      const lines = await failureReport(coreKind, result, 20);
       expect(lines.length).to.be.greaterThan(5);
       expect(lines[0]).to.equal('seed 3 failed:');
       expect(lines.join('\n')).to.match(/durable promise/);

@@ -27,18 +27,21 @@ export class Timeline {
 
   /** Runs all events up to `untilMs`, or until `stop` says so; leaves the clock at the last one. */
   run(untilMs: number, stop?: () => boolean): void {
-    for (;;) {
-      const next = this.heap[0];
-      if (next === undefined || next.at > untilMs) {
-        this.now = Math.max(this.now, untilMs);
-        return;
-      }
-      this.removeFirst();
-      this.now = next.at;
-      if (++this.happened > eventsMax) throw new Error(`more than ${eventsMax} events`);
-      next.act();
-      if (stop?.() === true) return;
+    while (this.step(untilMs)) if (stop?.() === true) return;
+  }
+
+  /** Runs the next event; false when none is left up to `untilMs`, which is the time then. */
+  step(untilMs: number): boolean {
+    const next = this.heap[0];
+    if (next === undefined || next.at > untilMs) {
+      this.now = Math.max(this.now, untilMs);
+      return false;
     }
+    this.removeFirst();
+    this.now = next.at;
+    if (++this.happened > eventsMax) throw new Error(`more than ${eventsMax} events`);
+    next.act();
+    return true;
   }
 
   private removeFirst(): void {

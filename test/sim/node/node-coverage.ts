@@ -1,0 +1,48 @@
+/** What is counted in runs of whole nodes. */
+import { nodeFaults, nodeOperations } from './plan.js';
+
+const occurrences = [
+  'seeds',
+  'restart',
+  'engine rolled back',
+  'sync failed',
+  'node stopped itself',
+  'node joined',
+  'skewed clocks',
+  'leases',
+  'frame lost',
+  'held back for long',
+  'call hung',
+  'call broke',
+  'snapshot sent',
+  'snapshot broken',
+  'snapshot installed',
+  'leader elected',
+  'log compacted',
+  'slot handed over',
+  'slots frozen',
+  'import ended without the slot',
+  'migration done',
+  'migration cancelled by the source',
+  'migration failed',
+  'replica created',
+  'replica removed from its node',
+  'members changed',
+  'states compared under load',
+  'write ok',
+  'write not applied',
+  'write unknown',
+  'write tried again',
+  'condition not met',
+  'read ok',
+  'read failed',
+  'scan ok',
+] as const;
+
+export const nodeCovered = [
+  ...occurrences,
+  ...nodeFaults.map((fault) => `fault: ${fault}` as const),
+  ...nodeOperations.map((operation) => `operation: ${operation}` as const),
+] as const;
+
+export type NodeCovered = (typeof nodeCovered)[number];
