@@ -208,7 +208,8 @@ export class Dispatch {
     if (!misdirected.has(code) || (fields.mapVersion ?? 0) > 0) return error;
     // Which slot is not there is for the shard to say, of the others this node judges.
     const otherwise = code === 'KV_WRONG_SHARD' ? home : placed();
-    const slot = fields.pinSlot === undefined ? otherwise : anySlot(fields.pinSlot);
+    const { pinSlot = 0 } = fields;
+    const slot = pinSlot > 0 ? anySlot(pinSlot) : otherwise;
     const owner = this.options.ownerOf(slot);
     if (owner === undefined) return error;
     const { shard: shardId, epoch: slotEpoch, node } = owner;

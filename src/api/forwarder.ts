@@ -213,6 +213,7 @@ function errorOf(status: IncomingHttpHeaders): KvError {
       outcome: 'unknown',
     });
   }
+  const { pinSlot = 0 } = detail;
   return new KvError(detail.message, {
     // The peer runs this same table of codes; an unknown one still reaches the client as it is.
     code: detail.code as ErrorCode,
@@ -225,6 +226,8 @@ function errorOf(status: IncomingHttpHeaders): KvError {
     size: detail.size ?? 0,
     shardId: detail.shardId ?? 0,
     slotEpoch: detail.slotEpoch ?? 0,
+    // Without it the error would speak of the key's hash slot, whose owner is another.
+    ...(pinSlot > 0 ? { pinSlot } : {}),
   });
 }
 
