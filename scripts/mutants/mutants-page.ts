@@ -16,6 +16,7 @@ const sections: readonly { readonly section: Section; readonly title: string }[]
 export function mutantsPage(rows: readonly Row[]): string {
   const judged = rows.filter(({ mutant }) => mutant.equivalent === undefined);
   const caught = judged.filter(({ results }) => results.some(isCatch)).length;
+  const equal = rows.length - judged.length;
   const lines = [
     '# Mutants: can the checks fail?',
     '',
@@ -23,7 +24,7 @@ export function mutantsPage(rows: readonly Row[]): string {
     'for by the checks; what noticed it first stands behind it. `seeds`: how many runs of the core-level',
     'simulator it took to notice the bug without any directed test; `-`: more than were tried.',
     '',
-    `${caught} of ${judged.length} are caught; ${rows.length - judged.length} can be noticed by nobody, with the reason.`,
+    `${caught} of ${judged.length} are caught${equal === 0 ? '' : `; ${equal} more can be noticed by nobody, for the reason given`}.`,
   ];
   for (const { section, title } of sections)
     lines.push('', `## ${title}`, '', ...table(rows, section));

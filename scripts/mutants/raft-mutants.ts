@@ -266,7 +266,7 @@ export const raftMutants: readonly Omit<Mutant, 'section'>[] = [
     file: 'raft/leader.ts',
     find: 'if (!isJoint(membership) || !membership.autoLeave || membershipAt.index > log.commitIndex)',
     replace: 'if (!isJoint(membership) || !membership.autoLeave)',
-    checks: [scenarios, sim(160)],
+    checks: [membership, sim(160)],
   },
   {
     name: 'second-change-while-one-is-pending',
@@ -373,7 +373,7 @@ export const raftMutants: readonly Omit<Mutant, 'section'>[] = [
     breaks: 'D03: who has had a lease once, has it for ever',
     file: 'raft/read-index.ts',
     find: 'return !this.ended && this.leaseTicks > 0 && tick < this.untilTick;',
-    replace: 'return !this.ended && this.leaseTicks > 0 && this.untilTick > 0;',
+    replace: 'return (this.ever ||= !this.ended && this.leaseTicks > 0 && tick < this.untilTick);',
     checks: [tests('raft/read-index.property'), sim(50, 1440)],
   },
   {
@@ -417,6 +417,6 @@ export const raftMutants: readonly Omit<Mutant, 'section'>[] = [
     file: 'raft/replica.ts',
     find: 'if (log.matches(snapshot.index, snapshot.term)) {',
     replace: 'if (snapshot.index < log.firstIndex) {',
-    checks: [scenarios, sim(160)],
+    checks: [reads, sim(160)],
   },
 ];

@@ -71,6 +71,17 @@ describe('paper: membership', () => {
     expect(member.node.status().lastIndex).to.equal(3);
   });
 
+  it('the leader does not leave it by a commit of what stands before it', () => {
+    const member = leader();
+    member.do((node) => node.propose(Uint8Array.of(1)));
+    change(member, { remove: ids(3) });
+    member.acknowledge(2, 2);
+    expect(member.node.status()).to.include({ commitIndex: 2, lastIndex: 3 });
+    expect(isJoint(inForce(member))).to.equal(true);
+    member.acknowledge(2, 3);
+    expect(inForce(member)).to.deep.equal(voters(1, 2));
+  });
+
   it('a new leader leaves the joint configuration that it found', () => {
     const old = leader();
     change(old, { addVoters: members(4), remove: ids(3) });

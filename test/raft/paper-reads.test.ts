@@ -365,6 +365,18 @@ describe('paper: reads', () => {
       expect(member.take('appendReply')[0]).to.include({ rejected: false, index: 2 });
     });
 
+    it('that mends a damaged member leaves the log behind it as it was (figure 13, step 6)', () => {
+      const member = new LoneMember({}, stateWith([1, 1, 1, 1], { restoring: true }));
+      member.step(message(2, 1, image(2, 1)));
+      const { restore } = member;
+      if (restore === undefined) throw new Error('nothing to restore');
+      member.take();
+      member.do((node) => node.restored(restore, true));
+      const { firstIndex, lastIndex, appliedIndex } = member.node.status();
+      expect([firstIndex, lastIndex, appliedIndex]).to.deep.equal([1, 4, 2]);
+      expect(member.take('appendReply')[0]).to.include({ rejected: false, index: 2 });
+    });
+
     it('older than the commit index is answered with that', () => {
       const member = new LoneMember();
       member.step(message(2, 1, append([0, 0], [entry(1, 1), entry(2, 1)], 2)));
