@@ -87,10 +87,8 @@ export class ClientServices {
     const { view, shards } = this.options.parts;
     const record = view.shardOf(slot);
     if (record === undefined) return { kind: 'none', error: noShard(view.version) };
-    const local = shards.get(record.id);
-    // A replica that is being rebuilt can answer nothing, and another one can.
-    if (local !== undefined && !local.group.isRestoring)
-      return { kind: 'local', shard: local.shard };
+    const local = shards.answering(record.id);
+    if (local !== undefined) return { kind: 'local', shard: local.shard };
     return { kind: 'remote', shard: view.remote(record) };
   }
 
@@ -100,7 +98,7 @@ export class ClientServices {
     const record = view.shardOf(slot);
     if (owner === undefined) return undefined;
     const { shard, epoch } = owner;
-    const local = record && shards.get(record.id)?.shard;
+    const local = record && shards.answering(record.id)?.shard;
     const node = local ? local.leaderNode : record && view.remote(record).bestNode;
     return { shard, epoch, node };
   }

@@ -132,6 +132,20 @@ export class LocalShards {
     return this.shards.get(id);
   }
 
+  /**
+   * The same, unless another node must be asked: while the replica here is rebuilt, and when the topology
+   * has no place for it and it hears no leader. It was removed while its node was away, and waits.
+   */
+  answering(id: GroupId): LocalShard | undefined {
+    const local = this.shards.get(id);
+    if (local === undefined || local.group.isRestoring) return undefined;
+    const { replica, leaderNode } = local.group;
+    const { topology } = this;
+    const isLeft =
+      leaderNode === undefined && topology !== undefined && isUnnamed(topology, id, replica);
+    return isLeft ? undefined : local;
+  }
+
   all(): readonly LocalShard[] {
     return [...this.shards.values()];
   }

@@ -48,6 +48,21 @@ async function expectWhole(cluster: ShardCluster): Promise<void> {
 }
 
 describe('the replacement of a replica', () => {
+  it('leaves nobody waiting for one that was removed while its node was away', () =>
+    withShardCluster({}, async (cluster) => {
+      const [from, to] = [await followerOf(cluster), cluster.spare];
+      from.kill();
+      const replica = cluster.replace(from, to);
+      await cluster.until('the members are those of the topology', () => cluster.isAsWanted);
+      cluster.end('done');
+      await from.start();
+      // It is there, and hears nobody: another node has to be asked.
+      expect(from.shard?.group.replica).to.equal(replica.old);
+      expect(from.running?.shards.answering(shardId)).to.equal(undefined);
+      expect(to.running?.shards.answering(shardId)?.group.replica).to.equal(replica.new);
+      await expectGone(cluster, from, replica.old);
+    }));
+
   it('goes from learner over snapshot to voter, and the old replica leaves nothing behind', () =>
     withShardCluster({}, async (cluster) => {
       await cluster.write(60);
