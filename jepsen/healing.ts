@@ -24,6 +24,7 @@ export async function comeBack(options: {
   const { cluster, workload, actors, program, violations } = options;
   return [
     await judge('liveness', (problems) => liveness(cluster, problems)),
+    await judge('operators', (problems) => operators(cluster, problems)),
     await judge('migrations', (problems) => migrations(cluster, problems)),
     await judge('final reads', (problems) => finalReads(workload, actors, problems)),
     await judge('replicas', (problems) => replicas(cluster, program, problems)),
@@ -78,20 +79,30 @@ function keyOfEachShard({ slots }: TopologyReply): ReadonlyMap<number, string> {
   return found;
 }
 
+/** What operators have left half done while nobody heard them, they finish now. */
+async function operators({ admin }: Cluster, problems: string[]): Promise<number> {
+  const { nodes, migrations: all } = await admin.topology();
+  const commands = [
+    ...nodes
+      .filter(({ state }) => state === 'draining')
+      .map(({ nodeId }) => ({ kind: 'undrain', node: nodeId })),
+    ...all
+      .filter(({ state }) => state === 'paused')
+      .map(({ migrationId: id }) => ({ kind: 'setMigration', id, action: 'resume', reason: '' })),
+  ];
+  for (const command of commands) {
+    await admin.changeCluster(command, { timeoutMs: 45_000 }).catch((error: unknown) => {
+      problems.push(`${JSON.stringify(command)}: ${String(error)}`);
+    });
+  }
+  return commands.length;
+}
+
 /** None may be stuck: each has ended, whatever was broken while it ran. */
 async function migrations(cluster: Cluster, problems: string[]): Promise<number> {
   let all: TopologyReply['migrations'] = [];
   const ended = await within(migrationsMs, async () => {
     all = (await cluster.admin.topology()).migrations;
-    // A pause that nobody heard in time may have come behind its own resumption.
-    for (const { migrationId: id, state } of all)
-      if (state === 'paused')
-        await cluster.admin.changeCluster({
-          kind: 'setMigration',
-          id,
-          action: 'resume',
-          reason: '',
-        });
     return all.every(({ endedMs }) => endedMs > 0);
   });
   if (ended) return all.length;

@@ -2,7 +2,6 @@
 import type { Cluster } from '../cluster.js';
 import { KvError } from '../../src/client/index.js';
 import type { Random } from '../random.js';
-import { within } from '../shell.js';
 import type { Volumes } from '../volumes.js';
 
 /** Where faults are made. */
@@ -84,16 +83,6 @@ export async function attempt<T>(say: () => Promise<T>): Promise<T | undefined> 
     if (error instanceof KvError) return undefined;
     throw error;
   }
-}
-
-/** Says it until it is heard. Not for a minute: that counts against the run. */
-export async function insist(
-  { violations }: Field,
-  what: string,
-  say: () => Promise<unknown>,
-): Promise<void> {
-  const isHeard = async (): Promise<boolean> => (await attempt(say)) !== undefined;
-  if (!(await within(60_000, isHeard, 500))) violations.push(`for a minute nobody heard: ${what}`);
 }
 
 export const namesOf = (nodes: readonly number[]): string =>
