@@ -2,13 +2,14 @@
  * Data directories that are file systems of their own: ext4 in a file each, over a loop device. A power
  * cut drops what was not synced, which no kill -9 does: the kernel keeps what a process has written.
  */
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { compile, nativePath } from './native.js';
 import { sandbox } from './sandbox.js';
 import { missing, run } from './shell.js';
 
 const mebibytes = 512;
+/** Made by the power cut itself, just before. */
 const marker = 'not-synced';
 
 export class Volumes {
@@ -46,7 +47,6 @@ export class Volumes {
 
   /** Nothing reaches the disk any more. The node may stand still meanwhile, but must not go on. */
   async cut(node: number): Promise<void> {
-    writeFileSync(join(this.mountPoint(node), marker), 'gone in a moment');
     await run(nativePath(this.folder, 'power-cut'), [this.mountPoint(node)]);
   }
 
