@@ -38,7 +38,14 @@ const lastSeed = ({ seedFrom, seeds }: SimCheck): number => seedFrom + seeds - 1
 
 async function runSim(check: SimCheck, folder: string): Promise<CheckResult> {
   const began = performance.now();
-  const range = ['--seeds', String(check.seeds), '--seed-from', String(check.seedFrom)];
+  const range = [
+    '--kind',
+    'core',
+    '--seeds',
+    String(check.seeds),
+    '--seed-from',
+    String(check.seedFrom),
+  ];
   const ended = await runNode([join(folder, 'dist/scripts/sim.js'), ...range]);
   const ms = performance.now() - began;
   if (ended.code === 0) return { caughtBy: undefined, seeds: undefined, ms };
