@@ -18,6 +18,7 @@ import type {
   TransferLeaderReply,
   TransferLeaderRequest,
 } from '../../proto/messages.js';
+import { KvError } from '../errors.js';
 import type { Clock } from '../observe/clock.js';
 import type { NodeCalls } from './forwarder.js';
 import { toKvError } from './status.js';
@@ -133,8 +134,14 @@ export class NodeLink {
         mayHaveApplied: false,
       };
       const bytes = request.encode(message);
+      // A connection to a node that is cut off does not break by itself for minutes.
+      const cancel = this.clock.after(withinMs, () => {
+        const text = `node at ${address}: no answer within ${Math.round(withinMs)} ms`;
+        reject(new KvError(text, { code: 'KV_DEADLINE', outcome: 'unknown' }));
+      });
       const onward = { address, path, request: bytes, call, asOrigin };
       this.forwarder.forward(onward, (error, answer) => {
+        cancel();
         if (error !== undefined) reject(error);
         else
           try {
