@@ -116,6 +116,56 @@ describe('the way to the leader', () => {
       expect(watched()).to.equal(1);
     }));
 
+  it('D31: to a pinned key is learnt from an error that names the pin, and is no way for its hash slot', () =>
+    withNodes({ nodes: 2 }, async ({ client, nodes }) => {
+      const [a, b] = pair(nodes);
+      const slots = [{ first: 0, last: slotCount - 1, shardId: 1, epoch: 1 }];
+      const elsewhere = refusal('KV_WRONG_SHARD', {
+        shardId: 2,
+        slotEpoch: 2,
+        pinSlot: 16_384,
+        leaderNode: 2,
+        leaderAddress: b.endpoint,
+      });
+      /** Has all but the pinned key, or that alone. */
+      const having =
+        (isPin: boolean) =>
+        ({ request, reply }: BatchCall): void => {
+          reply(
+            (request.operations ?? []).map(({ get, put }) => {
+              if (get) return { get: { found: false } };
+              const isPinned = Buffer.from(put?.key ?? []).toString() === 'busy';
+              return isPinned === isPin
+                ? { put: { applied: true, revision: isPin ? 2 : 1 } }
+                : { error: elsewhere };
+            }),
+          );
+        };
+      a.onBatch = having(false);
+      b.onBatch = having(true);
+      for (const node of [a, b]) Object.assign(node, { version: 3, slots });
+      const put = (key: string): Promise<unknown> =>
+        client.put({ key: bytes(key), value: bytes('v') });
+      await put('{busy}');
+      await until('the slot map', () => a.watches.length + b.watches.length > 0);
+      await put('{busy}');
+      expect(await put('busy')).to.include({ revision: 2 });
+      for (const node of [a, b]) node.batches.length = 0;
+      expect(await put('{busy}')).to.include({ revision: 1 });
+      expect([a.batches.length, b.batches.length]).to.deep.equal([1, 0]);
+      const pin = { slot: 16_384, key: bytes('busy'), prefix: false, hashSlot: 0, state: 'pinned' };
+      const pins = [{ ...pin, shardId: 2, epoch: 2, target: 2, sinceMs: 0 }];
+      for (const node of [a, b]) Object.assign(node, { version: 4, pins });
+      for (const node of [a, b]) node.tell();
+      const untilMs = Date.now() + 10_000;
+      for (let isStraight = false; !isStraight;) {
+        expect(Date.now(), 'the pin is asked for at its shard').to.be.below(untilMs);
+        a.batches.length = 0;
+        await put('busy');
+        isStraight = a.batches.length === 0;
+      }
+    }));
+
   it('is followed by calls of their own too', () =>
     withNodes({ nodes: 2, batching: false }, async ({ client, nodes }) => {
       const [follower, leader] = pair(nodes);

@@ -156,6 +156,8 @@ describe('pinned keys', function () {
 
         expect(await scanned(client)).to.deep.equal(counters.toSorted(bySlot));
         expect(await scanned(client, '{team}')).to.deep.equal(teamKeys);
+        await command.expect('slot pin x --shard 99', 1, /there is no shard 99/);
+        await command.expect('slot pin --shard 1', 2, /name a key or a prefix/);
         await command.expect('slot map', 0, /begin with \{team\}/);
         // A pin is a slot like others: it can migrate.
         const { slot } = pin;

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { groupId, nodeId, replicaId } from '../../raft/index.js';
 import { ClusterView, RemoteReplicas } from '../../src/cluster/cluster-view.js';
 import { noCluster, type ShardRecord, type Topology } from '../../src/meta/topology.js';
-import { slot } from '../../src/router/slot.js';
+import { anySlot, slot, slotOf } from '../../src/router/slot.js';
 
 function shard(id: number, nodes: readonly number[]): ShardRecord {
   const replicas = nodes.map((node) => ({ replica: replicaId(node * 10), node: nodeId(node) }));
@@ -33,6 +33,36 @@ describe("a node's view of the cluster", () => {
     view.update(half(4, 2, 1));
     expect(view.shardOf(slot(0))?.id).to.equal(2);
     expect(view.version).to.equal(4);
+  });
+
+  it('D31: knows the pins of the map, and owners of pins that no map has named yet, until one has had them', () => {
+    const view = new ClusterView();
+    const key = Buffer.from('a');
+    const pin = {
+      slot: anySlot(16_384),
+      key: key.toString('base64'),
+      isPrefix: false,
+      state: 'pinned',
+      shard: 1,
+      epoch: 2,
+      target: 1,
+      migration: 1,
+      sinceMs: 0,
+    } as const;
+    view.update(half(3, 1, 2));
+    expect(view.slotOf(key)).to.equal(slotOf(key));
+    expect(view.ownerOf(pin.slot)).to.equal(undefined);
+    view.learnOwner(pin.slot, { shard: 1, epoch: 1 });
+    expect(view.shardOf(pin.slot)?.id).to.equal(1);
+    expect(view.shardOf(slotOf(key))?.id, 'of its hash slot nothing was said').to.equal(2);
+    const next = { ...noCluster.next, pin: 16_385 };
+    view.update({ ...half(4, 1, 2), pins: [pin], next });
+    expect([view.slotOf(key), view.slotAt(slotOf(key), key)]).to.deep.equal([16_384, 16_384]);
+    view.learnOwner(pin.slot, { shard: 2, epoch: 3 });
+    expect(view.shardOf(pin.slot)?.id).to.equal(2);
+    view.update({ ...half(5, 1, 2), next });
+    expect(view.slotOf(key)).to.equal(slotOf(key));
+    expect(view.ownerOf(pin.slot), 'it is gone').to.equal(undefined);
   });
 
   it('D31: keeps the owner with the highest epoch of a slot, over any version of the map', () => {
