@@ -72,6 +72,8 @@ export class WorkingState {
   private readonly found: Partial<Record<RecordKind, FoundRecord>> = {};
   private readonly before: WorkingStateOptions['before'];
   private readonly pinsBefore: WorkingStateOptions['pinsBefore'];
+  /** Pins of which nothing was said before the batch. */
+  private readonly freshPins: Slot[] = [];
 
   constructor(options: WorkingStateOptions) {
     const { prefix, overlay, visible, founding, before } = options;
@@ -96,11 +98,12 @@ export class WorkingState {
 
   pinsOf(home: Slot): readonly Slot[] {
     const known = this.pinsBefore(home);
-    const fresh = [...this.changed].flatMap(([slot, { pins }]) => {
-      const [own] = isPin(slot) && !known.includes(slot) ? pins : [];
-      return own !== undefined && slotOf(own.key) === home ? [slot] : [];
+    if (this.freshPins.length === 0) return known;
+    const fresh = this.freshPins.filter((slot) => {
+      const [own] = this.slot(slot).pins;
+      return own !== undefined && slotOf(own.key) === home && !known.includes(slot);
     });
-    return fresh.length === 0 ? known : [...known, ...fresh];
+    return [...known, ...fresh];
   }
 
   /** The hash slot of a key, or the pin that it belongs to. */
@@ -113,6 +116,7 @@ export class WorkingState {
     if (state === undefined) {
       state = { ...this.slot(slot) };
       this.changed.set(slot, state);
+      if (isPin(slot) && this.before(slot) === undefined) this.freshPins.push(slot);
     }
     return state;
   }

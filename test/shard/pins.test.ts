@@ -218,6 +218,30 @@ describe('reads and writes of pinned keys', () => {
     expect(later.kind === 'increment' ? later.revision : 0).to.be.above(revision);
   });
 
+  it('D20: revisions of a key only rise, into a pin and back, whichever of the two was written more', async () => {
+    const { replica } = await filled();
+    const pin = rule(16_384, '{s}b');
+    let last = 0;
+    const written = async (key: string): Promise<void> => {
+      const result = await replica.one(write(put(key, 'v')));
+      const revision = result.kind === 'put' ? result.revision : 0;
+      if (key === '{s}b') expect(revision).to.be.above(last);
+      if (key === '{s}b') last = revision;
+    };
+    for (let n = 0; n < 3; n++) await written('{s}b');
+    await pinKeys(replica, pin);
+    for (let n = 0; n < 9; n++) await written('{s}b');
+    await unpinKeys(replica, pin);
+    expect((await replica.get('{s}b'))?.revision, 'as it was written').to.equal(last);
+    await written('{s}b');
+    const again = { ...pin, slot: 16_390 as Slot };
+    await pinKeys(replica, again);
+    for (let n = 0; n < 20; n++) await written('{s}c');
+    await written('{s}b');
+    await unpinKeys(replica, again);
+    await written('{s}b');
+  });
+
   it('D24: a session that has seen a pin is not answered by a replica that has not heard of it', async () => {
     const served = await filled();
     const { replica } = served;
