@@ -270,6 +270,10 @@ export class MigrationDriver {
     this.roundBytes = 0;
     this.leastLag = Number.POSITIVE_INFINITY;
     await this.atSource(order, 'exportBegin', bareTerms(batch));
+    if (!batch.some((slot) => shard.slotState(slot).migration?.id === id)) {
+      this.noteTrouble(`keys of slot ${batch[0] ?? ''} are on their way into a pin or back`);
+      return false;
+    }
     this.moved();
     return true;
   }

@@ -1,6 +1,9 @@
 import { expect } from 'chai';
 import { bareTerms } from '../../src/shard/migration-step.js';
 import { SlotOwnership } from '../../src/shard/slot-state.js';
+import { anySlot } from '../../src/router/slot.js';
+import { bytes } from '../shard/command-texts.js';
+import { sayOfPin } from '../shard/pinning.js';
 import { reportOf, targetShard } from '../shard/two-shards.js';
 import { DrivenMigration } from './driven-migration.js';
 
@@ -31,6 +34,20 @@ describe('the driver of a migration', () => {
       expect(await migration.until(() => migration.ended)).to.be.below(1000);
       expect(kindsOf(migration)).to.deep.equal(['moveSlots']);
       expect(migration.atTarget).to.equal(SlotOwnership.owned);
+    }));
+
+  it('R73: waits while keys of the slot are between it and a pin, a moment between attempts, and fails at last', () =>
+    driven({ keys: 1, size: 1 }, async (migration) => {
+      const { source } = migration.two;
+      const between = { slot: anySlot(16_384), key: bytes('{a}0'), isPrefix: false };
+      const { slot, ...named } = between;
+      await sayOfPin(source, { kind: 'pin', pin: slot, id: 7, ...named });
+      migration.begin();
+      await migration.pass(1000);
+      expect(source.index, 'entries in its log').to.be.below(30);
+      expect(migration.driver.figures.trouble).to.match(/into a pin or back/);
+      await migration.pass(15_000);
+      expect(kindsOf(migration)).to.include('failMigration');
     }));
 
   it('does not wait for its rate when it is to be ended', () =>

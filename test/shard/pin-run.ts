@@ -7,9 +7,8 @@ import type { PinRule } from '../../src/router/pins.js';
 import type { Write, WriteOperation } from '../../src/shard/command.js';
 import { firstDue } from '../../src/shard/expiry-index.js';
 import { bareTerms, sourceSteps } from '../../src/shard/migration-step.js';
-import { carriedPart } from '../../src/shard/pin-records.js';
 import type { PinStep } from '../../src/shard/pin-step.js';
-import { isServing, SlotOwnership, type SlotState } from '../../src/shard/slot-state.js';
+import { isServing, SlotOwnership } from '../../src/shard/slot-state.js';
 import { SimRandom } from '../sim/random.js';
 import { bytes, increment, put, remove, session } from './command-texts.js';
 import {
@@ -22,6 +21,7 @@ import {
   type Plan,
   type StepKind,
 } from './migration-drivers.js';
+import { carryOf } from './pinning.js';
 import { keys, pinnable, PinWorld, tags, type Sent } from './pin-world.js';
 import type { Replica } from './replica.js';
 import type { SimulatedShard } from './simulated-shard.js';
@@ -316,22 +316,6 @@ export class PinRun {
       await this.world.arrive(shard, { kind: 'step', step: { kind, id, peer, slots: terms } });
     }
   }
-}
-
-/** The next piece, as a replica has it that knows where the one before has ended. */
-async function carryOf(
-  pin: PinRule,
-  { machine, engine, prefix }: Replica,
-  { ownership, migration, instance }: SlotState,
-  lengthMax: number,
-): Promise<PinStep> {
-  const home = slotOf(pin.key);
-  const isBack = ownership === SlotOwnership.draining;
-  const slot = isBack ? pin.slot : home;
-  const source = { engine, prefix, slot, instance: machine.slotState(slot).instance };
-  const room = { bytesMax: 400, lengthMax };
-  const part = await carriedPart(source, pin, migration?.cursor ?? bytes(''), room);
-  return { kind: 'carry', pin: pin.slot, home, isBack, instance, ...part };
 }
 
 function pick<T>(random: SimRandom, items: readonly T[]): T {
