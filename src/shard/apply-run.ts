@@ -72,17 +72,19 @@ export class ApplyRun {
   private write(write: DecodedWrite): WriteResult {
     // Ownership is decided here, at apply, never by a cached map (R75). A routing refusal leaves no
     // session record: the client goes to the owner with the same session.
-    const place = placeOfWrite(write, this.state);
-    if (place.refused !== undefined) return place.refused;
-    const { slot } = place;
+    const { slot, refused: misplaced } = placeOfWrite(write, this.state);
     const { session } = write;
-    if (session === undefined) return new SlotWrite(this, slot).run(write.operation);
+    const isAcrossPin = misplaced?.refusal === 'tooManySlots' && slotOfWrite(write) === slot;
+    if (misplaced !== undefined && !isAcrossPin) return misplaced;
+    if (session === undefined) return misplaced ?? new SlotWrite(this, slot).run(write.operation);
     const stored = this.state.get(slot, KeyKind.session, session.clientId);
     const record = stored === undefined ? undefined : decodeSessionRecord(stored);
     const print = fingerprint(write.operationBytes);
     const verdict = judgeSession(record, session, print, this.state.logTimeMs);
     if (verdict.kind === 'refused') return refused(verdict.refusal);
     if (verdict.kind === 'repeated') return verdict.result;
+    // Not before its session was asked: it may have been applied before some of its keys were pinned.
+    if (misplaced !== undefined) return misplaced;
     const slotWrite = new SlotWrite(this, slot);
     const result = slotWrite.run(write.operation);
     const change = slotWrite.ensureChange();
@@ -194,18 +196,39 @@ interface SlotFinder {
 
 type Refused = Extract<WriteResult, { readonly kind: 'refused' }>;
 
+interface WritePlace {
+  readonly slot: Slot;
+  readonly refused: Refused | undefined;
+}
+
 /** The one slot of a write that is served here, or why there is none. */
-export function placeOfWrite(
-  { operation }: Write,
-  finder: SlotFinder,
-): { readonly slot: Slot; readonly refused: Refused | undefined } {
-  const slots = keysOfWrite(operation).map((key) => finder.slotOf(key));
+export function placeOfWrite({ operation }: Write, finder: SlotFinder): WritePlace {
+  const keys = keysOfWrite(operation);
+  const slots = keys.map((key) => finder.slotOf(key));
   const [slot = 0 as Slot] = slots;
-  const several = slots.length === 0 || slots.some((each) => each !== slot);
-  const refusal = several ? 'tooManySlots' : routingRefusal(finder.slotState(slot));
+  if (slots.length === 0 || slots.some((each) => each !== slot))
+    return placeOfSeveral(keys, slots, finder);
+  const refusal = routingRefusal(finder.slotState(slot));
   if (refusal === undefined) return { slot, refused: undefined };
-  const pin = slots.find(isPin);
-  return { slot, refused: pin === undefined ? refused(refusal) : { ...refused(refusal), pin } };
+  return { slot, refused: isPin(slot) ? { ...refused(refusal), pin: slot } : refused(refusal) };
+}
+
+/**
+ * Of one hash slot, which is named then, or of more. Which of its keys are pinned is certain only where it
+ * is served: elsewhere nobody is told that they never go together.
+ */
+function placeOfSeveral(
+  keys: readonly Uint8Array[],
+  slots: readonly Slot[],
+  finder: SlotFinder,
+): WritePlace {
+  const [home, ...others] = keys.map(slotOf);
+  const isOne = home !== undefined && others.every((each) => each === home);
+  const routing = isOne ? routingRefusal(finder.slotState(home)) : undefined;
+  const refusal = refused(routing ?? 'tooManySlots');
+  const pin = routing === undefined ? slots.find(isPin) : undefined;
+  const slot = home ?? (0 as Slot);
+  return { slot, refused: pin === undefined ? refusal : { ...refusal, pin } };
 }
 
 /** The operations of one write, which share one change number. */
