@@ -66,7 +66,24 @@ export class ReadGate {
   private answersAlone(level: ReadLevel): boolean {
     if (level.kind !== 'stale' && level.kind !== 'atLeast') return false;
     const ageMs = this.clock.monotonicMs() - this.group.caughtUpAtMs;
-    return ageMs <= level.maxStalenessMs && !this.isBehind(level);
+    return ageMs <= level.maxStalenessMs && !this.isBehind(level) && !this.mayBeUnpinned(level);
+  }
+
+  /**
+   * The session has seen a hash slot after a pin that is served here began, and that is all one can know
+   * here: the hash slot is elsewhere. The pin may have gone back to it, or be another one by now.
+   */
+  private mayBeUnpinned(level: ReadLevel): boolean {
+    if (level.kind !== 'atLeast') return false;
+    return [...level.positions].some(([home, { epoch, revision }]) => {
+      const { machine } = this;
+      const pins = machine.pinsOf(home);
+      if (pins.length === 0 || isServing(machine.slotState(home))) return false;
+      const served = pins.map((pin) => machine.slotState(pin)).filter(isServing);
+      return served.some(({ pins: [own] }) => {
+        return own !== undefined && (epoch > own.epoch || revision > own.change);
+      });
+    });
   }
 
   private isBehind(level: ReadLevel): boolean {

@@ -130,12 +130,14 @@ export class ShardScans {
         end = { slot: home, from: found.last === undefined ? from : behindKey(found.last) };
         break;
       }
-      if (goesOn(segment, request.prefix)) from = segment.end ?? from;
-      else if (home >= lastSlot) break;
-      else {
-        home = (home + 1) as Slot;
-        from = request.prefix;
+      if (goesOn(segment, request.prefix)) {
+        // Another view would show a write to both sides of the border by half.
+        end = { slot: home, from: segment.end ?? from };
+        break;
       }
+      if (home >= lastSlot) break;
+      home = (home + 1) as Slot;
+      from = request.prefix;
       if (bytes >= request.bytesMax || kvs.length >= request.lengthMax || looked >= slotsPerPageMax)
         end = { slot: home, from };
     }
