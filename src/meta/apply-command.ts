@@ -134,7 +134,7 @@ function effectOf(topology: Topology, command: MetaCommand, written: number): Ef
     case 'hash':
       return unchanged();
     case 'recoverGroup':
-      return applyRecoverGroup(topology, command);
+      return applyRecoverGroup(topology, command, written);
     case 'startMigrations':
       return applyStartMigrations(topology, command);
     case 'setMigration':

@@ -14,7 +14,7 @@ import { settingSince } from './settings.js';
  * 1 is the first; raised when a kind is added or the meaning of one changes. A command is written with
  * the lowest version in which it means what it means now: programs that know no higher one go on until
  * something new is asked for. 2: migrations, with their settings; the members of a recovered group.
- * 3: pins.
+ * 3: pins, and that a recovered metadata group may have forgotten some.
  */
 export const commandVersion = 3;
 
@@ -363,6 +363,7 @@ export function encodeMetaCommand(command: MetaCommand, ifVersion?: number): Uin
 
 function versionOf(command: MetaCommand): number {
   if (kindsOfVersion3.has(command.kind)) return 3;
+  if (command.kind === 'recoverGroup' && command.group === 0) return 3;
   if (kindsOfVersion2.has(command.kind)) return 2;
   return command.kind === 'setSetting' ? settingSince(command.name) : 1;
 }

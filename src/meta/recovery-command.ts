@@ -40,7 +40,12 @@ const forgottenMax = 1_000_000;
 /** Of pins, whose ids are few: as many as there can be at one time. */
 const pinsForgottenMax = pinsMax;
 
-export function applyRecoverGroup(topology: Topology, command: CommandOf<'recoverGroup'>): Effect {
+/** `written`: the version of the command (rule D16). */
+export function applyRecoverGroup(
+  topology: Topology,
+  command: CommandOf<'recoverGroup'>,
+  written: number,
+): Effect {
   const { group, generation, members } = command;
   if (generation <= generationOf(topology, groupId(group))) return unchanged();
   if (!Number.isSafeInteger(generation))
@@ -51,7 +56,12 @@ export function applyRecoverGroup(topology: Topology, command: CommandOf<'recove
   const replicas = members
     .filter(({ node }) => !isRefusal(presentNode(topology, node)))
     .map(({ replica, node }) => ({ replica: replicaId(replica), node: nodeId(node) }));
-  if (group === 0) return changed(recoverMetadata(topology, replicas, generation));
+  if (group === 0) {
+    const { next, ...recovered } = recoverMetadata(topology, replicas, generation);
+    // Before version 3 nobody knew of pins, and whoever has applied it so has left this as it was.
+    const pin = written < 3 ? next.pin : next.pin + pinsForgottenMax;
+    return changed({ ...recovered, next: { ...next, pin } });
+  }
   const shard = presentShard(topology, group);
   if (isRefusal(shard)) return shard;
   const { next } = topology;
@@ -100,7 +110,7 @@ function recoverMetadata(
       shard: shard + leap,
       operation: operation + leap,
       migration: migration + leap,
-      pin: pin + pinsForgottenMax,
+      pin,
     },
   };
 }

@@ -235,6 +235,11 @@ describe('state machine of the metadata group', () => {
     expect(versionOf({ kind: 'setSetting', name: 'repairsMax', value: 5 })).to.equal('1');
     expect(versionOf({ kind: 'setSetting', name: 'migrationsMax', value: 5 })).to.equal('2');
     expect(versionOf({ kind: 'removeShard', shard: 1 })).to.equal('2');
+    const recovered = (group: number): MetaCommand => {
+      return { kind: 'recoverGroup', group, generation: 1, members: [{ replica: 1, node: 1 }] };
+    };
+    expect(versionOf(recovered(1))).to.equal('2');
+    expect(versionOf(recovered(0)), 'ids of pins').to.equal('3');
 
     const engine = new MemoryEngine();
     const machine = await open(engine);

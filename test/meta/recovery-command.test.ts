@@ -37,6 +37,15 @@ describe('D07: the topology after a recovery', () => {
       expect(now.next[kind]).to.equal(three.next[kind] + 1_000_001);
   });
 
+  it('D01 D16: gives out no id of a pin that the lost may have, unless a program without pins wrote the command', () => {
+    const members = three.metadata.slice(0, 1);
+    const command: MetaCommand = { kind: 'recoverGroup', group: 0, generation: 1, members };
+    const idAfter = (version?: 2): number =>
+      applyCommand(three, { command, ...(version && { version }) }).topology.next.pin;
+    expect(idAfter()).to.equal(three.next.pin + 1000);
+    expect(idAfter(2), 'as that program has applied it').to.equal(three.next.pin);
+  });
+
   it('D01: of two recoveries of the metadata group the later one is newer, and gives out other ids', () => {
     const [one, other] = [1_900_000_000 * 2 ** 20 + 5, 1_900_000_001 * 2 ** 20 + 70_000];
     const earlier = recovered(three, 0, one);
