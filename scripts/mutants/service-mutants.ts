@@ -172,8 +172,9 @@ export const serviceMutants: readonly Omit<Mutant, 'section'>[] = [
     name: 'ownership-not-checked-in-apply',
     breaks: 'R75: writes are applied to a slot that has left',
     file: 'src/shard/apply-run.ts',
-    find: 'if (place.refused !== undefined) return place.refused;',
-    replace: '',
+    find: 'const { slot, refused: misplaced } = placeOfWrite(write, this.state);',
+    replace:
+      'const { slot } = placeOfWrite(write, this.state); const misplaced = undefined as Refused | undefined;',
     checks: [steps, anyOrder],
   },
   {
