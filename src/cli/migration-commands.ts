@@ -131,9 +131,11 @@ function movesByOwner(
     epoch,
   }));
   const parts = partsOf([...map, ...pinned], slots);
-  const known = countSlots(parts);
-  if (known < countSlots(slots))
-    throw new UsageError('--slots names pins that there are not: quorate slot map lists them');
+  if (countSlots(parts) < countSlots(slots))
+    throw new UsageError(
+      '--slots: keys are hashed to slots 0 to 16383; of those above not all are pins ' +
+        'that there are: quorate slot map lists them',
+    );
   const sources = [...new Set(parts.map(({ shardId }) => shardId))].sort((a, b) => a - b);
   return sources
     .filter((source) => source !== target)
