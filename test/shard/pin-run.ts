@@ -4,13 +4,14 @@
  */
 import { slotOf, type Slot } from '../../src/router/slot.js';
 import type { PinRule } from '../../src/router/pins.js';
-import type { Write, WriteOperation } from '../../src/shard/command.js';
+import { keysOfWrite } from '../../src/shard/apply-run.js';
+import type { Write } from '../../src/shard/command.js';
 import { firstDue } from '../../src/shard/expiry-index.js';
 import { bareTerms, sourceSteps } from '../../src/shard/migration-step.js';
 import type { PinStep } from '../../src/shard/pin-step.js';
 import { isServing, SlotOwnership } from '../../src/shard/slot-state.js';
 import { SimRandom } from '../sim/random.js';
-import { bytes, increment, put, remove, session } from './command-texts.js';
+import { bytes, increment, put, remove, session, text, transaction } from './command-texts.js';
 import {
   Driver,
   nextPart,
@@ -31,6 +32,8 @@ interface Message {
   readonly sent: Sent;
   readonly from: PinClient | undefined;
 }
+
+const slotOfText = (key: string): Slot => slotOf(bytes(key));
 
 const pooledMax = 40;
 const plansMax = 16;
@@ -60,10 +63,16 @@ class PinClient {
     const { random } = this;
     const key = random.pick(keys) ?? '';
     const ttlMs = random.chance(0.25) ? random.integer(1, 250) : 0;
-    const operation = random.weighted<WriteOperation>([
-      [put(key, String(random.integer(0, 99)), { ttlMs }), 3],
+    const number = String(random.integer(0, 99));
+    const beside = random.pick(
+      keys.filter((each) => each !== key && slotOfText(each) === slotOfText(key)),
+    );
+    const both = transaction([], [put(key, number), put(beside ?? '', number)]);
+    const operation = random.weighted<Write['operation']>([
+      [put(key, number, { ttlMs }), 3],
       [remove(key), 2],
       [increment(key, random.integer(1, 5), ttlMs), 4],
+      [both, 2],
     ]);
     if (random.chance(0.2)) return { operation, session: undefined };
     const sequence = ++this.sequence;
@@ -160,8 +169,8 @@ export class PinRun {
   private write(): void {
     const from = pick(this.random, this.clients);
     const write = from.next(this.world.nowMs);
-    if (write.operation.kind === 'transaction') return;
-    const owner = this.world.serverOf(Buffer.from(write.operation.key).toString('latin1'));
+    const [key = bytes('')] = keysOfWrite(write.operation);
+    const owner = this.world.serverOf(text(key));
     const to = owner === undefined || this.random.chance(0.2) ? this.anyShard() : owner;
     this.send({ to, sent: { kind: 'writes', writes: [write] }, from });
   }

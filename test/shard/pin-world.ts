@@ -7,7 +7,7 @@
 import { expect } from 'chai';
 import { covers, type PinRule } from '../../src/router/pins.js';
 import { slotOf, type Slot } from '../../src/router/slot.js';
-import { isExpired } from '../../src/shard/apply-run.js';
+import { isExpired, keysOfWrite } from '../../src/shard/apply-run.js';
 import {
   encodeExpire,
   encodeFound,
@@ -16,7 +16,13 @@ import {
   encodeWrites,
   type Due,
 } from '../../src/shard/command-codec.js';
-import type { CommandResult, Write, WriteResult } from '../../src/shard/command.js';
+import type {
+  CommandResult,
+  OperationResult,
+  Write,
+  WriteOperation,
+  WriteResult,
+} from '../../src/shard/command.js';
 import type { MigrationStep } from '../../src/shard/migration-step.js';
 import type { PinStep } from '../../src/shard/pin-step.js';
 import { isMoving, isServing, SlotOwnership, type SlotState } from '../../src/shard/slot-state.js';
@@ -45,6 +51,13 @@ export type Sent =
   | { readonly kind: 'step'; readonly step: MigrationStep }
   | { readonly kind: 'pin'; readonly step: PinStep };
 
+/** Where a write belongs at one shard. */
+interface WritePlace {
+  /** Of the one slot of its keys, or of their hash slot, which says that they do not go together. */
+  readonly decider: SlotState;
+  readonly isAcross: boolean;
+}
+
 interface Truth {
   value: string;
   revision: number;
@@ -70,7 +83,7 @@ export class PinWorld {
   /** The highest revision that a key ever had, gone ones too. */
   private readonly revisions = new Map<string, number>();
   /** Results of writes that were applied, by client and sequence. */
-  private readonly applied = new Map<string, string>();
+  private readonly applied = new Map<string, unknown>();
   private readonly note: (what: string) => void;
   private readonly skewMs: readonly number[];
 
@@ -121,11 +134,11 @@ export class PinWorld {
     const logTimeMs = this.timeAt(shard);
     this.say(`${shard.id} <- ${describeSent(sent)}`);
     const before = this.slots.map((slot) => shard.state(slot));
-    const wasServed = sent.kind === 'writes' ? sent.writes.map((w) => this.placeOf(shard, w)) : [];
+    const places = sent.kind === 'writes' ? sent.writes.map((w) => placeOf(shard, w)) : [];
     const result = await shard.append(encoded(sent, logTimeMs));
     if (sent.kind === 'writes')
       for (const [n, write] of sent.writes.entries())
-        this.judge(shard, write, result.results[n], wasServed[n]);
+        this.judge(shard, write, result.results[n], places[n]);
     if (sent.kind === 'step' || sent.kind === 'pin') {
       expect(result.differing ?? [], 'a copy differs').to.deep.equal([]);
       const isNews = this.slots.some(
@@ -141,50 +154,62 @@ export class PinWorld {
 
   // ---- writes
 
-  private placeOf(shard: SimulatedShard, { operation }: Write): SlotState {
-    if (operation.kind === 'transaction') throw new TypeError('no transactions here');
-    const { machine } = shard.first;
-    return machine.slotState(machine.slotOf(operation.key));
-  }
-
   private judge(
     shard: SimulatedShard,
     { operation, session }: Write,
     result: WriteResult | undefined,
-    was: SlotState | undefined,
+    place: WritePlace | undefined,
   ): void {
-    if (operation.kind === 'transaction' || result === undefined || was === undefined) return;
-    if (!isServing(was)) {
-      const refusal = isMoving(was) ? 'moving' : 'wrongShard';
+    if (result === undefined || place === undefined)
+      throw new TypeError('a write without a result');
+    const { decider, isAcross } = place;
+    const name = session && `${text(session.clientId)}/${session.sequence}`;
+    const known = name === undefined ? undefined : this.applied.get(name);
+    if (!isServing(decider)) {
+      const refusal = isMoving(decider) ? 'moving' : 'wrongShard';
       expect(result).to.include({ kind: 'refused', refusal });
       this.note(refusal);
       return;
     }
     if (result.kind === 'refused') {
       this.note(result.refusal);
-      expect(result.refusal).to.be.oneOf(['sessionExpired', 'sessionForgotten']);
+      const across = isAcross && known === undefined ? ['tooManySlots'] : [];
+      expect(result.refusal).to.be.oneOf(['sessionExpired', 'sessionForgotten', ...across]);
       return;
     }
-    const key = text(operation.key);
-    const name = session && `${text(session.clientId)}/${session.sequence}`;
-    const shown = JSON.stringify(result);
-    const known = name === undefined ? undefined : this.applied.get(name);
+    const shown: unknown = JSON.parse(JSON.stringify(result));
     if (known !== undefined) {
-      expect(shown, 'R76: a repetition is answered, not applied').to.equal(known);
+      expect(shown, 'R76: a repetition is answered, not applied').to.deep.equal(known);
       this.note('repeated');
       return;
     }
+    expect(isAcross, 'applied over the border of a pin').to.equal(false);
     if (name !== undefined) this.applied.set(name, shown);
     this.note(operation.kind);
-    this.apply(shard, key, operation, result);
+    this.applyAll(shard, operation, result);
   }
 
-  private apply(
+  private applyAll(
     shard: SimulatedShard,
-    key: string,
-    operation: Exclude<Write['operation'], { kind: 'transaction' }>,
+    operation: Write['operation'],
     result: Exclude<WriteResult, { kind: 'refused' }>,
   ): void {
+    if (operation.kind !== 'transaction') {
+      if (result.kind === 'transaction') throw new TypeError(result.kind);
+      this.apply(shard, operation, result);
+      return;
+    }
+    if (result.kind !== 'transaction') throw new TypeError(result.kind);
+    expect(result.results).to.have.length(operation.then.length);
+    for (const [n, each] of operation.then.entries()) {
+      const own = result.results[n];
+      if (each.kind === 'get' || own === undefined) throw new TypeError('only writes here');
+      this.apply(shard, each, own);
+    }
+  }
+
+  private apply(shard: SimulatedShard, operation: WriteOperation, result: OperationResult): void {
+    const key = text(operation.key);
     const { logTimeMs } = shard.first.machine;
     const old = this.visible(key, logTimeMs);
     if (operation.kind === 'delete') {
@@ -294,6 +319,17 @@ export class PinWorld {
   keysOf(pin: PinRule): readonly string[] {
     return keys.filter((key) => covers(pin, bytes(key)));
   }
+}
+
+/** Keys of a transaction are of one hash slot. */
+function placeOf(shard: SimulatedShard, { operation }: Write): WritePlace {
+  const { machine } = shard.first;
+  const all = keysOfWrite(operation);
+  const [slot, ...others] = all.map((key) => machine.slotOf(key));
+  const [key] = all;
+  if (slot === undefined || key === undefined) throw new TypeError('a write without keys');
+  const isAcross = others.some((each) => each !== slot);
+  return { decider: machine.slotState(isAcross ? slotOf(key) : slot), isAcross };
 }
 
 function encoded(sent: Sent, logTimeMs: number): Uint8Array {

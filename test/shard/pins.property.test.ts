@@ -10,7 +10,16 @@ const runsThatCount = 40;
 
 /** Each has to have happened, or the runs prove nothing. */
 const wanted = [
-  ...['put', 'delete', 'increment', 'repeated', 'wrongShard', 'moving'],
+  ...[
+    'put',
+    'delete',
+    'increment',
+    'transaction',
+    'tooManySlots',
+    'repeated',
+    'wrongShard',
+    'moving',
+  ],
   ...['pin', 'carry', 'pinned', 'unpin', 'unpinned'],
   ...['exportBegin', 'importBegin', 'chunk', 'freeze', 'seal', 'handover', 'activate', 'collect'],
   ...['crash', 'snapshot', 'torn snapshot', 'caught up'],
