@@ -92,6 +92,23 @@ function play(world: DecisionWorld, all: readonly Happening[], lost: Loss): void
 
 /** Histories that found something. */
 const examples: [Happening[], Loss][] = [
+  // The replica of the metadata group that was on its way to a node was lost with a voter, while the one
+  // that it was to take over from was back, and voted.
+  [
+    [
+      { tick: 0, event: { kind: 'stop', node: 3 } },
+      { tick: 8, event: { kind: 'start', node: 3 } },
+      { tick: 10, event: { kind: 'stop', node: 1 } },
+      { tick: 18, event: { kind: 'start', node: 1 } },
+      { tick: 0, event: { kind: 'stop', node: 2 } },
+      { tick: 18, event: { kind: 'start', node: 2 } },
+      { tick: 10, event: { kind: 'stop', node: 4 } },
+      { tick: 18, event: { kind: 'start', node: 4 } },
+      { tick: 0, event: { kind: 'repairsMax', value: 1 } },
+      { tick: 0, event: { kind: 'newLeader' } },
+    ],
+    { kind: 'stop', node: 2, tick: 0 },
+  ],
   // A shard that was counted as a repair before it was begun left room for another one.
   [
     [
