@@ -203,7 +203,8 @@ describe('bad input at the command line of operators', function () {
         ['shard add-replica 9 --node 1', 1, /no shard 9/],
         ['shard remove-replica 1 --node 9', 1, /no replica on node 9: it has them on nodes/],
         ['shard transfer-leader 1 --to 9', 1, /no replica on node 9/],
-        ['slot show 16384', 2, /slot must be an integer from 0 to 16383/],
+        ['slot show 16384', 1, /there is no pin 16384: quorate slot map/],
+        ['slot show 65534', 2, /slot must be/],
       ];
       // A few at a time: each is a process.
       const waiting = [...rows];
