@@ -125,6 +125,8 @@ export class PinDrivers {
       const { ownership, migration, instance } = shard.slotState(slot);
       const isOver = ownership !== wanted || migration === undefined || migration.copied;
       if (isOver || !shard.isLeader || this.closed) return;
+      // The slot may change meanwhile, or another leader be faster: a piece counts only where the one
+      // before has ended, in this very instance, and names keys whose records are taken at apply.
       const part = await shard.carriedPart(from, ruleOf(pin), migration.cursor, room);
       await shard.pinStep({ kind: 'carry', pin: slot, home, isBack, instance, ...part });
     }
