@@ -247,7 +247,7 @@ describe('hints of a client', () => {
 
 describe('errors of a client', () => {
   it('say code, outcome, message, and what each of the last eight attempts met', () =>
-    withNodes({ timeoutMs: 600 }, async ({ client, node }) => {
+    withNodes({ timeoutMs: 2_000 }, async ({ client, node }) => {
       await client.get({ key: bytes('a') });
       node.onBatch = ({ request, reply }) => {
         reply((request.operations ?? []).map(() => ({ error: refusal('KV_UNAVAILABLE') })));
