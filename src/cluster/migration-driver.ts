@@ -29,6 +29,8 @@ import type {
   SourceShard,
   StepAtTarget,
 } from './migration-order.js';
+import { FreezeWatch } from './freeze-watch.js';
+import { MigrationCopy } from './migration-copy.js';
 import { MigrationTarget, notYet } from './migration-target.js';
 import { Throttle } from './throttle.js';
 
@@ -52,45 +54,30 @@ const batchSlotsMax = 256;
 const batchBytesMax = 2 * 1024 * 1024;
 /** Slots in one command that ends an export or an import. */
 const endingSlotsMax = 512;
-/** More would hold the log and the event loop of the target for too long. */
-const chunkBytesMax = 256 * 1024;
-const chunkRecordsMax = 512;
-/** Few enough to be brought over while the slots stand still. */
-const freezeLagMax = 512;
-/** Rounds of changes after which slots are frozen though they lag more: writers may be as fast as we are. */
-const patientRounds = 20;
-const hurriedLagMax = 16_384;
 const pauseMs = 200;
 const patienceMs = 2000;
-const freezesKept = 1000;
 
 export class MigrationDriver {
   private readonly options: MigrationDriverOptions;
   private readonly throttle: Throttle;
   private readonly target: MigrationTarget;
+  private readonly copy: MigrationCopy;
+  private readonly freezes: FreezeWatch;
   /** Leadership under which everything of the log was seen applied here; 0: not yet. */
   private caughtUp = 0;
   private progressMs: number;
-  /** The least lag of the slots at hand since their copy is complete. */
-  private leastLag = Number.POSITIVE_INFINITY;
-  /** Since when slots stand still; monotonic. */
-  private frozenMs: number | undefined;
-  /** How long those stood still that were handed over last. */
-  private freezeMs = 0;
-  private rounds = 0;
-  /** Bytes of changes in the last one; what comes while slots stand still is about as much. */
-  private roundBytes = 0;
   private closed = false;
   private wake: () => void = () => undefined;
   private bytes = 0;
   private records = 0;
-  private readonly freezes: number[] = [];
   private trouble = '';
 
   constructor(options: MigrationDriverOptions) {
     this.options = options;
     this.throttle = new Throttle(options.clock);
     this.target = new MigrationTarget(options);
+    this.copy = new MigrationCopy({ id: options.id, shard: options.shard, target: this.target });
+    this.freezes = new FreezeWatch(options.clock);
     this.progressMs = options.clock.monotonicMs();
   }
 
@@ -99,15 +86,13 @@ export class MigrationDriver {
   }
 
   get figures(): MigrationFigures {
-    const { bytes, records, freezes, trouble } = this;
+    const { bytes, records, trouble } = this;
+    const freezes = this.freezes.ended;
     const { shard, id, order } = this.options;
     const left = [...slotsOf(order()?.slots ?? [])]
       .map((slot) => shard.slotState(slot))
       .filter((state) => isServing(state) && state.ended < id);
-    const lag = this.slotsIn(SlotOwnership.exporting, SlotOwnership.frozen).reduce(
-      (sum, slot) => sum + this.lagOf(slot),
-      0,
-    );
+    const lag = this.copy.lag(this.slotsIn(SlotOwnership.exporting, SlotOwnership.frozen));
     return {
       slotsLeft: left.length,
       keysLeft: sumOf(left, 'keys'),
@@ -223,11 +208,11 @@ export class MigrationDriver {
     if (given.length > 0) return this.complete(order, given.slice(0, endingSlotsMax));
     if (order.goal === 'drop' || order.goal === 'settle') return this.drop(order);
     const frozen = this.slotsIn(SlotOwnership.frozen);
-    if (frozen.length === 0) this.frozenMs = undefined;
-    if (frozen.length > 0) return this.handOver(order, frozen);
+    if (frozen.length === 0) this.freezes.giveUp();
+    else return this.handOver(order, frozen);
     if (order.goal === 'pause') return false;
     const exporting = this.slotsIn(SlotOwnership.exporting);
-    if (exporting.length > 0) return this.copy(order, exporting);
+    if (exporting.length > 0) return this.bringOver(order, exporting);
     return this.begin(order);
   }
 
@@ -266,9 +251,7 @@ export class MigrationDriver {
       return false;
     }
     this.target.forget();
-    this.rounds = 0;
-    this.roundBytes = 0;
-    this.leastLag = Number.POSITIVE_INFINITY;
+    this.copy.begin();
     await this.atSource(order, 'exportBegin', bareTerms(batch));
     if (!batch.some((slot) => shard.slotState(slot).migration?.id === id)) {
       this.noteTrouble(`keys of slot ${batch[0] ?? ''} are on their way into a pin or back`);
@@ -280,39 +263,27 @@ export class MigrationDriver {
 
   // ---- copy
 
-  private async copy(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
-    if (!this.target.knowsAll(slots)) return this.open(order, slots, await this.nextParts(slots));
+  private async bringOver(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
+    if (!this.target.knowsAll(slots))
+      return this.open(order, slots, await this.copy.nextParts(slots));
     const problem = this.target.problemWith(slots);
     if (problem !== undefined) {
       if (order.canFail) await this.fail(problem);
       return false;
     }
-    const lag = slots.reduce((sum, slot) => sum + this.lagOf(slot), 0);
-    const copied = slots.every((slot) => this.target.part(slot)?.copied === true);
-    if (copied && lag < this.leastLag) {
-      this.leastLag = lag;
-      this.moved();
-    }
-    if (copied && this.isTimeToFreeze(lag)) {
+    const lag = this.copy.lag(slots);
+    const copied = this.copy.isComplete(slots);
+    if (copied && this.copy.isLeast(lag)) this.moved();
+    if (copied && this.copy.isTimeToFreeze(lag)) {
       // While the rate was kept to it may have gone.
       return this.target.isThere ? this.freeze(order, slots) : this.open(order, slots);
     }
-    const parts = await this.nextParts(slots);
-    if (copied) {
-      this.rounds++;
-      this.roundBytes = bytesOfParts(parts);
-    }
+    const parts = await this.copy.nextParts(slots);
+    if (copied) this.copy.noteRound(bytesOfParts(parts));
     if (parts.length > 0) await this.send(order, parts, slots, {});
     else await this.open(order, slots);
-    // Unlike the copy, changes may never end: only fewer of them are progress.
     if (!copied) this.moved();
     return true;
-  }
-
-  /** Little is missing, and the last round was smaller than a chunk; or there is no end of it. */
-  private isTimeToFreeze(lag: number): boolean {
-    if (this.rounds >= patientRounds) return lag <= hurriedLagMax;
-    return lag === 0 || (lag <= freezeLagMax && this.rounds > 0 && this.roundBytes < chunkBytesMax);
   }
 
   /** Makes room at the target, or finds out how far it is. */
@@ -327,39 +298,6 @@ export class MigrationDriver {
     });
     await this.send(order, parts, slots, { before: [this.step('importBegin', terms)] });
     return true;
-  }
-
-  /** The next piece of each slot, as much as goes into one chunk. */
-  private async nextParts(slots: readonly Slot[]): Promise<ChunkPart[]> {
-    const parts: ChunkPart[] = [];
-    let [bytes, records] = [chunkBytesMax, chunkRecordsMax];
-    for (const slot of slots) {
-      if (bytes <= 0 || records <= 0) break;
-      const part = await this.nextPart(slot, { bytesMax: bytes, lengthMax: records });
-      if (part === undefined) continue;
-      parts.push(part);
-      bytes -= bytesOfParts([part]);
-      records -= part.records.length;
-    }
-    return parts;
-  }
-
-  private async nextPart(
-    slot: Slot,
-    room: { readonly bytesMax: number; readonly lengthMax: number },
-  ): Promise<ChunkPart | undefined> {
-    const { shard, id } = this.options;
-    // Of a target that was not heard of yet it is assumed that it has nothing; if it has, this is ignored.
-    const migration = this.target.part(slot);
-    if (migration?.copied !== true)
-      return shard.scanPart(slot, migration?.cursor ?? new Uint8Array(), room);
-    if (this.lagOf(slot) === 0) return undefined;
-    return shard.changesPart(slot, { migration: id, after: migration.through }, room);
-  }
-
-  private lagOf(slot: Slot): number {
-    const { change } = this.options.shard.slotState(slot);
-    return Math.max(0, change - (this.target.part(slot)?.through ?? 0));
   }
 
   private async send(
@@ -379,7 +317,7 @@ export class MigrationDriver {
     this.bytes += bytes;
     this.records += parts.reduce((sum, { records }) => sum + records.length, 0);
     // Frozen slots are not held up by it: they are few, and somebody waits.
-    if (this.frozenMs === undefined) await this.keepToRate(bytes);
+    if (!this.freezes.isOn) await this.keepToRate(bytes);
   }
 
   /** What is ordered meanwhile counts at once. Time spent here is no silence. */
@@ -398,21 +336,21 @@ export class MigrationDriver {
   // ---- freeze and handover
 
   private async freeze(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
-    this.frozenMs = this.options.clock.monotonicMs();
+    // If it is never heard of, they stand still from here on as far as is known.
+    this.freezes.begin();
     await this.atSource(order, 'freeze', bareTerms(slots));
-    // From here on, and no earlier, do they stand still.
-    this.frozenMs = this.options.clock.monotonicMs();
+    this.freezes.begin();
     return true;
   }
 
   private async handOver(order: MigrationOrder, slots: readonly Slot[]): Promise<boolean> {
-    const { clock, shard } = this.options;
-    this.frozenMs ??= clock.monotonicMs();
+    const { shard } = this.options;
+    this.freezes.notice();
     if (await this.thawLate(order.freezeMsMax)) return false;
     // Somebody else froze them: how far is the target?
     if (!this.target.knowsAll(slots)) return this.open(order, slots);
     if (!slots.every((slot) => this.isReady(slot))) {
-      const parts = await this.nextParts(slots);
+      const parts = await this.copy.nextParts(slots);
       const seal = this.step(
         'seal',
         slots.map((slot): SlotTerms => {
@@ -457,16 +395,15 @@ export class MigrationDriver {
 
   /** Frozen for longer than this: the source serves again, and the copy goes on (rule D32). */
   private async thawLate(freezeMsMax: number): Promise<boolean> {
-    const { clock, shard, id, log } = this.options;
+    const { shard, id, log } = this.options;
     const frozen = this.slotsIn(SlotOwnership.frozen);
-    const ms = this.frozenMs === undefined ? 0 : clock.monotonicMs() - this.frozenMs;
+    const { ms } = this.freezes;
     if (frozen.length === 0 || ms <= freezeMsMax) return false;
     log('warn', { migration: id, slots: frozen.length, ms }, 'a freeze took too long: given up');
     const peer = shard.slotState(frozen[0] ?? (0 as Slot)).migration?.peer ?? 0;
     await shard.step({ kind: 'thaw', id, peer, slots: bareTerms(frozen) });
-    this.frozenMs = undefined;
-    this.rounds = 0;
-    this.roundBytes = 0;
+    this.freezes.giveUp();
+    this.copy.beginRounds();
     return true;
   }
 
@@ -493,24 +430,22 @@ export class MigrationDriver {
       return report === undefined || report.epoch < epoch;
     });
     if (late !== undefined) throw notActivated(late.slot);
-    this.noteThaw();
+    this.freezes.end();
     const [keys, bytes] = [sumOf(states, 'keys'), sumOf(states, 'bytes')];
     const nowMs = Math.floor(clock.wallMs());
-    const moved = { id, slots: spansOf(slots), keys, bytes, freezeMs: this.freezeMs, nowMs };
+    const moved = {
+      id,
+      slots: spansOf(slots),
+      keys,
+      bytes,
+      freezeMs: this.freezes.untoldMs,
+      nowMs,
+    };
     if (order.goal !== 'settle') await this.tell({ kind: 'moveSlots', ...moved });
     await this.atSource(order, 'collect', bareTerms(slots));
-    this.freezeMs = 0;
+    this.freezes.told();
     this.moved();
     return true;
-  }
-
-  /** The slots that stood still are served again, by the target. */
-  private noteThaw(): void {
-    if (this.frozenMs === undefined) return;
-    this.freezeMs = Math.round(this.options.clock.monotonicMs() - this.frozenMs);
-    this.frozenMs = undefined;
-    this.freezes.push(this.freezeMs);
-    if (this.freezes.length > freezesKept) this.freezes.shift();
   }
 
   // ---- the end of it before its time
@@ -524,7 +459,7 @@ export class MigrationDriver {
       return ended < id && ownership !== SlotOwnership.absent;
     });
     for (const some of piecesOf(open)) await this.atSource(order, 'endExport', bareTerms(some));
-    this.frozenMs = undefined;
+    this.freezes.giveUp();
     // A handover that was under way in the log came first: it counts.
     if (this.slotsIn(SlotOwnership.handedOver).length > 0) return true;
     const stayed = here.filter((slot) => {
@@ -558,11 +493,8 @@ export class MigrationDriver {
     slots: readonly Slot[],
   ): Promise<void> {
     // Once handed over no slot can be given back: then the limit says nothing of how long to wait.
-    const { frozenMs } = this;
-    const isFrozen = frozenMs !== undefined && this.slotsIn(SlotOwnership.frozen).length > 0;
-    const leftMs = isFrozen
-      ? frozenMs + freezeMsMax - this.options.clock.monotonicMs()
-      : patienceMs;
+    const isFrozen = this.freezes.isOn && this.slotsIn(SlotOwnership.frozen).length > 0;
+    const leftMs = isFrozen ? freezeMsMax - this.freezes.ms : patienceMs;
     const withinMs = Math.min(patienceMs, Math.max(1, leftMs));
     await this.target.step(target, steps, slots, withinMs);
   }
