@@ -2,7 +2,7 @@
 import { runCoreSim } from './core-sim.js';
 import { covered } from './coverage.js';
 import { runNodeSim } from './node/node-sim.js';
-import { nodeCovered } from './node/node-coverage.js';
+import { nodeCovered, nodeRare } from './node/node-coverage.js';
 
 export interface SimOptions {
   readonly seed: number;
@@ -30,6 +30,8 @@ export interface SimKind {
   /** With fewer seeds something of `covered` may well not have happened by chance. */
   readonly coverageSeedsMin: number;
   readonly covered: readonly string[];
+  /** Of these, what may well never happen. */
+  readonly rare: readonly string[];
   /** Never rejects. */
   run(options: SimOptions): Promise<SimResult>;
 }
@@ -39,6 +41,7 @@ export const coreKind: SimKind = {
   seconds: 20,
   coverageSeedsMin: 1000,
   covered,
+  rare: [],
   run: (options) => Promise.resolve(runCoreSim(options)),
 };
 
@@ -47,6 +50,7 @@ export const nodeKind: SimKind = {
   seconds: 6,
   coverageSeedsMin: 500,
   covered: nodeCovered,
+  rare: nodeRare,
   run: runNodeSim,
 };
 

@@ -130,21 +130,9 @@ export class NodeClient {
     mustWork = false,
   ): Promise<void> {
     const value = `${this.place}-${this.written++}`.padEnd(this.world.plan.valueBytes, '.');
-    await this.putValue(key, value, options ?? {}, withinMs, mustWork);
-  }
-
-  private async putValue(
-    key: string,
-    value: string,
-    options: Partial<PutRequest>,
-    withinMs: number,
-    mustWork = false,
-  ): Promise<void> {
     const request = { key: Buffer.from(key), value: Buffer.from(value), ...options };
-    await this.write(put, request, this.record.begin(this.place, key, 'put', value), {
-      withinMs,
-      mustWork,
-    });
+    const operation = this.record.begin(this.place, key, 'put', { value });
+    await this.write(put, request, operation, { withinMs, mustWork });
   }
 
   private async delete(key: string, withinMs: number): Promise<void> {
@@ -164,10 +152,13 @@ export class NodeClient {
     const found = await this.read(key, withinMs);
     if (found === undefined) return;
     const element = `${this.place}-${this.written++}`;
-    const { value, revision } = found;
-    const condition = value === undefined ? { ifAbsent: true } : { ifRevision: revision };
-    const list = value === undefined ? element : `${value},${element}`;
-    await this.putValue(key, list, condition, withinMs);
+    const { value: before, revision } = found;
+    const condition = before === undefined ? { ifAbsent: true } : { ifRevision: revision };
+    const value = before === undefined ? element : `${before},${element}`;
+    const request = { key: Buffer.from(key), value: Buffer.from(value), ...condition };
+    const asked = { value, expected: before ?? null };
+    const operation = this.record.begin(this.place, key, 'put', asked);
+    await this.write(put, request, operation, { withinMs, mustWork: false });
   }
 
   private async read(
@@ -242,7 +233,7 @@ export class NodeClient {
       this.book.learn(reply.header?.logTimeMs);
       const isDone = reply.applied !== false && reply.existed !== false;
       coverage.count(isDone ? 'write ok' : 'condition not met');
-      this.record.end(operation, isDone ? 'ok' : 'fail', isDone ? reply.revision : 0);
+      this.record.end(operation, isDone ? 'ok' : 'refused', isDone ? reply.revision : 0);
       this.note(operation);
       return isDone ? reply : undefined;
     } catch (error) {

@@ -8,6 +8,7 @@ import { SimRandom } from '../random.js';
 import { Timeline } from '../timeline.js';
 import { Trace } from '../trace.js';
 import { Calls } from './calls.js';
+import { linearized } from './linearizable.js';
 import { Links } from './links.js';
 import { NodeChecks } from './node-checks.js';
 import { NodeClient } from './node-client.js';
@@ -159,7 +160,8 @@ class NodeSim implements NodeWorld {
     await this.while(healMaxMs, 'still whole', () => this.convergence.missing());
     await this.until('equal states', healMaxMs, this.convergence.requireEqual());
     this.countMigrations();
-    this.record.check();
+    this.record.checkRevisions();
+    for (const decision of linearized(this.record)) this.coverage.count(`history ${decision}`);
   }
 
   fail(error: unknown): void {

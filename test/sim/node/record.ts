@@ -1,11 +1,12 @@
 /**
  * What clients were told, and whether it can be so. Every write of a slot has a revision of its own, in
  * the order of the slot's log: so whatever is linearizable agrees with the order of the revisions, and
- * that is checked without a search.
+ * that is checked without a search. Whether the values agree, too, is searched for (linearizable.ts).
  */
 import type { Timeline } from '../timeline.js';
 
-export type Ending = 'open' | 'ok' | 'fail' | 'unknown';
+/** `refused`: it was applied, and had no effect, since its condition was not met. `fail`: nor was it applied. */
+export type Ending = 'open' | 'ok' | 'refused' | 'fail' | 'unknown';
 
 export interface Operation {
   readonly client: number;
@@ -16,6 +17,8 @@ export interface Operation {
   ending: Ending;
   /** Of a put: unique. Of a read: what was found; undefined: nothing. Of an increment: the sum. */
   value: string | undefined;
+  /** Of a put: what the key must hold; null: nothing; undefined: whatever it likes. */
+  readonly expected?: string | null;
   /** 0: not known, or nothing was found. */
   revision: number;
 }
@@ -32,7 +35,12 @@ export class ClientRecord {
     this.timeline = timeline;
   }
 
-  begin(client: number, key: string, kind: Operation['kind'], value?: string): Operation {
+  begin(
+    client: number,
+    key: string,
+    kind: Operation['kind'],
+    asked: Partial<Pick<Operation, 'value' | 'expected'>> = {},
+  ): Operation {
     const operation: Operation = {
       client,
       key,
@@ -40,8 +48,9 @@ export class ClientRecord {
       begunMs: this.timeline.now,
       endedMs: Infinity,
       ending: 'open',
-      value,
+      value: undefined,
       revision: 0,
+      ...asked,
     };
     this.operations.push(operation);
     return operation;
@@ -55,14 +64,18 @@ export class ClientRecord {
   }
 
   /** Throws HistoryBroken. The last read of each key must have been answered. */
-  check(): void {
+  checkRevisions(): void {
+    for (const operations of this.byKey().values()) new KeyHistory(operations).check();
+  }
+
+  byKey(): ReadonlyMap<string, readonly Operation[]> {
     const keys = new Map<string, Operation[]>();
     for (const operation of this.operations) {
       const known = keys.get(operation.key);
       if (known === undefined) keys.set(operation.key, [operation]);
       else known.push(operation);
     }
-    for (const operations of keys.values()) new KeyHistory(operations).check();
+    return keys;
   }
 }
 
@@ -94,7 +107,7 @@ class KeyHistory {
       if (read.value === undefined) continue;
       const write = byValue.get(read.value);
       if (write === undefined) this.broken('a value that nobody wrote', read);
-      if (write.ending === 'fail') this.broken('a write that failed was read', write, read);
+      if (isVoid(write.ending)) this.broken('a write that failed was read', write, read);
       if (write.begunMs >= read.endedMs) this.broken('read before it was written', write, read);
       // Now it is known what became of it, and where.
       if (write.revision === 0) write.revision = read.revision;
@@ -138,9 +151,7 @@ class KeyHistory {
   /** Nothing was found: then nothing was written before, or it may have been deleted, or expired. */
   private checkAbsences(): void {
     if (this.key.endsWith('ttl')) return;
-    const deletes = this.writes.filter(
-      ({ kind, ending }) => kind === 'delete' && ending !== 'fail',
-    );
+    const deletes = this.writes.filter(({ kind, ending }) => kind === 'delete' && !isVoid(ending));
     for (const read of this.reads) {
       if (read.value !== undefined) continue;
       const before = [...this.writes, ...this.reads].filter(
@@ -199,7 +210,7 @@ class KeyHistory {
       const element = value?.split(',').at(-1) ?? '';
       if (ending === 'ok' && !before.includes(element))
         throw new HistoryBroken(`${this.key}: element ${element} is lost: ${before.join(',')}`);
-      if (ending === 'fail' && before.includes(element))
+      if (isVoid(ending) && before.includes(element))
         throw new HistoryBroken(`${this.key}: element ${element} failed, and is there`);
     }
   }
@@ -208,6 +219,11 @@ class KeyHistory {
     const lines = operations.map((each) => JSON.stringify({ ...each, value: short(each.value) }));
     throw new HistoryBroken(`${this.key}: ${what}\n  ${lines.join('\n  ')}`);
   }
+}
+
+/** It surely had no effect. */
+function isVoid(ending: Ending): boolean {
+  return ending === 'fail' || ending === 'refused';
 }
 
 function short(value: string | undefined): string | undefined {
