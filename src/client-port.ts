@@ -4,6 +4,8 @@ import { GrpcDoor } from './api/grpc-door.js';
 import { createGrpcServer, type AdminMethods, type GrpcServer } from './api/grpc-server.js';
 import { watchersMax } from './api/health.js';
 import { HttpEndpoint } from './api/http-endpoint.js';
+import { stepMigrationMethod } from './api/migration-call.js';
+import { stepMigrationPath } from './api/unary.js';
 import { UnaryDoor } from './api/unary-door.js';
 import type { ClientServices } from './client-services.js';
 import { metricsSource } from './foundations.js';
@@ -52,7 +54,10 @@ export class ClientPort {
     this.listener = await ClientListener.open({
       ...config.clientAddress,
       unaryDoor: new UnaryDoor({ limits, clock, deadlines }),
-      unaryMethods: config.unaryDoor === 'http2' ? unaryMethods : new Map<string, never>(),
+      unaryMethods: new Map([
+        ...(config.unaryDoor === 'http2' ? unaryMethods : []),
+        [stepMigrationPath, stepMigrationMethod(adminMethods)],
+      ]),
       grpcDoor: new GrpcDoor(this.grpc.server),
       onCall: (path) => foundations.meters.calling(methodName(path)),
     });

@@ -4,7 +4,7 @@ import { Deadlines } from './api/deadlines.js';
 import { Dispatch, type OwnerHint, type Route } from './api/dispatch.js';
 import type { StreamMethods } from './api/grpc-server.js';
 import { KvService } from './api/kv-service.js';
-import { defaultLimits, type ApiLimits } from './api/limits.js';
+import { defaultLimits, stepBytesMax, type ApiLimits } from './api/limits.js';
 import { ScanService, scanPagePath } from './api/scan-service.js';
 import type { TopologyFeed } from './api/topology-feed.js';
 import type { TopologyService } from './api/topology-service.js';
@@ -106,7 +106,14 @@ export class ClientServices {
 
 function limitsOf(config: Config): ApiLimits {
   const { keyBytesMax, valueBytesMax, requestBytesMax, batchLengthMax } = config;
-  return { ...defaultLimits, keyBytesMax, valueBytesMax, requestBytesMax, batchLengthMax };
+  return {
+    ...defaultLimits,
+    keyBytesMax,
+    valueBytesMax,
+    requestBytesMax,
+    batchLengthMax,
+    stepBytesMax: stepBytesMax(requestBytesMax, batchLengthMax),
+  };
 }
 
 function noShard(mapVersion: number): KvError {

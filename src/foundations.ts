@@ -6,6 +6,7 @@ import { nodeId, type NodeId } from '../raft/index.js';
 import { RaftLog, type Engine } from '../storage/index.js';
 import type { NodeCalls } from './api/forwarder.js';
 import { fetchTopology, joinCluster, type Joined } from './api/joining.js';
+import { stepBytesMax } from './api/limits.js';
 import { NodeLink } from './api/node-link.js';
 import { sampleOf } from './cluster/shard-sample.js';
 import { formatAddress, parseAddress, type Address } from './config/address.js';
@@ -166,7 +167,7 @@ function raftSettings(config: Config): RaftSettings {
     leaseTicks: config.leases ? Math.floor((electionTicks * config.leasePercent) / 100) : 0,
     preVote: true,
     checkQuorum: true,
-    entryBytesMax: config.requestBytesMax + MiB,
+    entryBytesMax: stepBytesMax(config.requestBytesMax, config.batchLengthMax),
     messageBytesMax: MiB,
     inflightMessagesMax: 256,
     inflightBytesMax: 16 * MiB,

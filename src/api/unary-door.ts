@@ -15,7 +15,7 @@ import type { Deadlines, Expiring } from './deadlines.js';
 import { encodeGrpcMessage, frameMessage, parseTimeoutMs, unframeMessage } from './grpc-frame.js';
 import type { ApiLimits } from './limits.js';
 import { statusTrailers, toKvError } from './status.js';
-import { forwardedHeader, type CallContext, type UnaryMethod } from './unary.js';
+import { forwardedHeader, stepMigrationPath, type CallContext, type UnaryMethod } from './unary.js';
 
 const okHeaders = { ':status': 200, 'content-type': 'application/grpc+proto' } as const;
 const okTrailers = { 'grpc-status': '0' } as const;
@@ -101,6 +101,7 @@ class UnaryCall implements CallContext, Expiring {
   private first: Buffer | undefined;
   private rest: Buffer[] | undefined;
   private bytes = 0;
+  private bytesMax = 0;
   private readonly door: UnaryDoor;
   private readonly stream: ServerHttp2Stream;
   private readonly method: UnaryMethod;
@@ -113,6 +114,8 @@ class UnaryCall implements CallContext, Expiring {
 
   begin(headers: IncomingHttpHeaders): void {
     const { stream, door } = this;
+    const { requestBytesMax, stepBytesMax } = door.limits;
+    this.bytesMax = headers[':path'] === stepMigrationPath ? stepBytesMax : requestBytesMax;
     stream.on('error', () => {
       // The peer reset the stream; 'close' follows and ends the call.
       this.abandon();
@@ -145,10 +148,8 @@ class UnaryCall implements CallContext, Expiring {
   private onData(chunk: Buffer): void {
     if (this.ended) return;
     this.bytes += chunk.byteLength;
-    if (this.bytes > this.door.limits.requestBytesMax + framePrefixBytes) {
-      this.fail(
-        tooLarge('request', this.bytes - framePrefixBytes, this.door.limits.requestBytesMax),
-      );
+    if (this.bytes > this.bytesMax + framePrefixBytes) {
+      this.fail(tooLarge('request', this.bytes - framePrefixBytes, this.bytesMax));
       return;
     }
     if (this.first === undefined) this.first = chunk;

@@ -29,3 +29,6 @@ export type UnaryMethods = ReadonlyMap<string, UnaryMethod>;
 
 /** Set by a forwarding node; a request that carries it is answered or refused, never forwarded. */
 export const forwardedHeader = 'x-quorate-forwarded';
+
+/** The one call that may be larger than a client's request: `ApiLimits.stepBytesMax`. */
+export const stepMigrationPath = '/quorate.v1.Admin/StepMigration';

@@ -80,7 +80,7 @@ export function behind(prefix: Uint8Array, place: SlotPlace, cursor: Uint8Array)
 
 /**
  * The changes of a migration behind `after`, whole ones only, and one even if it is larger than
- * `bytesMax`. Undefined when there is none.
+ * `bytesMax`. Of each change what no later one has touched. Undefined when there is none.
  */
 export async function changesPart(
   source: ExportSource,
@@ -133,9 +133,11 @@ class Gathered {
   add({ change, kind, key }: IndexedChange, stored: Uint8Array | undefined): void {
     if (change > this.last) this.endChange();
     this.last = change;
+    // It was changed again, and is told with that change: so no change is larger than what was asked for
+    // when it was made, and nothing of a slot that is frozen is left out.
+    if (stored !== undefined && changeOf(kind, stored) > change) return;
     const name = `${kind}/${Buffer.from(key).toString('latin1')}`;
-    // A record that many changes touched goes along once.
-    if (!this.records.has(name)) this.bytes += key.byteLength + (stored?.byteLength ?? 0);
+    this.bytes += key.byteLength + (stored?.byteLength ?? 0);
     // What is gone by now was removed by this change or by a later one, which is told again.
     this.ofLast.set(
       name,

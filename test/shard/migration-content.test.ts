@@ -3,7 +3,12 @@ import { KeyKind } from '../../storage/index.js';
 import { slotCount, slotOf, type Slot } from '../../src/router/slot.js';
 import { encodeExpire, encodeMigrationStep, encodeTime } from '../../src/shard/command-codec.js';
 import type { Write } from '../../src/shard/command.js';
-import { bareTerms, noTerms, type ChunkPart } from '../../src/shard/migration-step.js';
+import {
+  bareTerms,
+  bytesOfParts,
+  noTerms,
+  type ChunkPart,
+} from '../../src/shard/migration-step.js';
 import { SlotOwnership } from '../../src/shard/slot-state.js';
 import { encodeValue } from '../../src/shard/value-codec.js';
 import { bytes, increment, put, remove, session, transaction, write } from './command-texts.js';
@@ -138,6 +143,25 @@ describe('what a slot holds when it migrates', () => {
     expect(part.records.map(({ key }) => Buffer.from(key).toString())).to.have.members(
       names.map((n) => `{s}${n}1`),
     );
+  });
+
+  it('R70: is no larger on its way than when it was changed: what was changed again comes with that change', async () => {
+    const two = new TwoShards([slot]);
+    await two.begin();
+    await two.copyAll();
+    const names = Array.from({ length: 50 }, (_, n) => `{s}${n}`);
+    await two.source.one(
+      write(
+        transaction(
+          [],
+          names.map((name) => put(name, 'x')),
+        ),
+      ),
+    );
+    for (const name of names) await two.source.one(write(put(name, 'y'.repeat(1000))));
+    const first = await partOf(two, 1);
+    expect(bytesOfParts([first])).to.be.below(1200);
+    await expectMoved(two, slot);
   });
 
   it('R76: may be a session with as many writes as are remembered, and the floor above those forgotten', async () => {
