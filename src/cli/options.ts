@@ -1,6 +1,6 @@
 /** Options that many commands share, and how their text is read. */
 import type { Command } from 'commander';
-import { QuorateClient, SessionToken } from '../client/index.js';
+import { QuorateClient, SessionToken, type ClientOptions } from '../client/index.js';
 import { ReadLevel } from '../../proto/messages.js';
 import { parseAddress } from '../config/address.js';
 import { UsageError, type OutputForm } from './output.js';
@@ -48,8 +48,10 @@ export function endpointsOf(text: string): readonly string[] {
 export async function withClient<T>(
   flags: ClientFlags,
   run: (client: QuorateClient) => Promise<T>,
+  { batching = true }: Pick<ClientOptions, 'batching'> = {},
 ): Promise<T> {
   const client = new QuorateClient({
+    batching,
     endpoints: endpointsOf(flags.endpoints),
     timeoutMs: parseInteger('--timeout', flags.timeout, 1, 45_000),
   });

@@ -2,6 +2,7 @@
 /** The command line: one program for servers, operators and users. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { benchCommand } from './bench/bench-command.js';
 import { clusterCommand } from './cluster-commands.js';
 import { runDemo } from './demo.js';
 import { devCommand } from './dev.js';
@@ -55,6 +56,7 @@ function program(): Command {
     .addCommand(recoverCommand())
     .addCommand(statusCommand())
     .addCommand(kvCommand())
+    .addCommand(benchCommand())
     .showHelpAfterError('(--help shows how)');
 }
 

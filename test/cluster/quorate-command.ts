@@ -1,6 +1,6 @@
 /** The `quorate` command as a person or a script runs it. */
 import { expect } from 'chai';
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 
 const extension = import.meta.filename.endsWith('.ts') ? 'ts' : 'js';
@@ -21,13 +21,21 @@ export class QuorateCommand {
     this.env = { ...process.env, ...named, NO_COLOR: '1' };
   }
 
-  run(args: readonly string[], input = ''): Promise<Ended> {
+  /** `onOutput`: with all of the standard output so far. */
+  run(
+    args: readonly string[],
+    input = '',
+    onOutput: (out: string, child: ChildProcess) => void = () => undefined,
+  ): Promise<Ended> {
     return new Promise((resolve, reject) => {
       const child = spawn(process.execPath, [...process.execArgv, quorate, ...args], {
         env: this.env,
       });
       let [out, err] = ['', ''];
-      child.stdout.on('data', (piece: Buffer) => (out += piece.toString()));
+      child.stdout.on('data', (piece: Buffer) => {
+        out += piece.toString();
+        onOutput(out, child);
+      });
       child.stderr.on('data', (piece: Buffer) => (err += piece.toString()));
       child.on('error', reject);
       child.on('close', (code) => {
