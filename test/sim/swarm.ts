@@ -4,6 +4,7 @@
  * far enough for a rare combination of two, and a fault that is always there hides others.
  */
 import type { RaftOptions } from '../../raft/index.js';
+import { drawFrequencies, skewMaxOf } from './draws.js';
 import { SimRandom } from './random.js';
 
 /** Options that all members of a run share; id and seed are each member's own. */
@@ -188,8 +189,7 @@ function drawSkew(random: SimRandom, options: GroupOptions): number {
   if (random.chance(0.4)) return 0;
   const wanted = random.between(0.001, 0.25);
   if (options.leaseTicks === 0) return wanted;
-  const ratio = (options.electionTicks - 1) / options.leaseTicks;
-  return Math.min(wanted, Math.max(0, (ratio - 1) / (ratio + 1)) * 0.95);
+  return Math.min(wanted, skewMaxOf(options.electionTicks, options.leaseTicks));
 }
 
 function drawNetwork(random: SimRandom): NetworkPlan {
@@ -221,10 +221,8 @@ function maybeWithRecovery(
   return faults;
 }
 
-type DrawnFault = Exclude<FaultKind, 'lostMajority'>;
-
 function drawFaults(random: SimRandom): Map<FaultKind, number> {
-  const likely: Readonly<Record<DrawnFault, readonly [number, number, number]>> = {
+  return drawFrequencies(random, {
     crash: [0.6, 300, 6000],
     crashMidStep: [0.4, 200, 4000],
     crashAll: [0.2, 1500, 10000],
@@ -238,14 +236,7 @@ function drawFaults(random: SimRandom): Map<FaultKind, number> {
     slowApply: [0.2, 1000, 6000],
     engineDamage: [0.15, 3000, 10000],
     replace: [0.15, 4000, 12000],
-  };
-  const faults = new Map<FaultKind, number>();
-  for (const kind of faultKinds) {
-    if (kind === 'lostMajority') continue;
-    const [probability, fromMs, toMs] = likely[kind];
-    if (random.chance(probability)) faults.set(kind, random.between(fromMs, toMs));
-  }
-  return faults;
+  });
 }
 
 function drawOperations(random: SimRandom, options: GroupOptions): Map<OperationKind, number> {

@@ -3,6 +3,7 @@ import type { GroupId, RaftStatus, ReplicaId } from '../../../raft/index.js';
 import { checkMember, checkMessage, GroupInvariants } from '../../../raft/invariants.js';
 import { Driver } from '../../../src/group/driver.js';
 import type { HostedGroup } from '../../../src/group/host.js';
+import { isPin } from '../../../src/router/pins.js';
 import { slotOf, type Slot } from '../../../src/router/slot.js';
 import { isServing, SlotOwnership, type SlotState } from '../../../src/shard/slot-state.js';
 import type { GroupMessage } from '../../../src/transport/transport.js';
@@ -45,11 +46,12 @@ export class NodeChecks {
   /** Who serves a slot at an epoch. */
   private readonly owners = new Map<string, number>();
   private readonly slotStates = new Map<string, SlotState>();
-  private readonly slots: readonly Slot[];
+  /** In use, and all pins that were heard of. */
+  private readonly slots: Set<Slot>;
 
   constructor(world: NodeWorld) {
     this.world = world;
-    this.slots = world.plan.tags.map((tag) => slotOf(Buffer.from(`{${tag}}`)));
+    this.slots = new Set(world.plan.tags.map((tag) => slotOf(Buffer.from(`{${tag}}`))));
   }
 
   afterEvent(node: SimNode): void {
@@ -209,15 +211,17 @@ export class NodeChecks {
 
   /** At an epoch a slot is served by one shard alone (R71, R75). */
   private checkSlots(node: SimNode, group: GroupId): void {
-    const shard = node.port?.parts.shards.get(group)?.shard;
+    const { shards, view } = node.port?.parts ?? {};
+    const shard = shards?.get(group)?.shard;
     if (shard === undefined) return;
+    for (const { slot } of view?.topology.pins ?? []) this.slots.add(slot);
     for (const slot of this.slots) {
       const state = shard.slotState(slot);
       const name = `${node.place}/${group}/${slot}`;
       const before = this.slotStates.get(name);
       if (before === state) continue;
       this.slotStates.set(name, state);
-      if (before !== undefined) this.countSlot(before, state);
+      if (before !== undefined) this.countSlot(slot, before, state);
       if (!isServing(state)) continue;
       const key = `${slot}@${state.epoch}`;
       const owner = this.owners.get(key);
@@ -229,9 +233,12 @@ export class NodeChecks {
     }
   }
 
-  private countSlot(before: SlotState, { ownership }: SlotState): void {
+  private countSlot(slot: Slot, before: SlotState, { ownership }: SlotState): void {
     const { coverage } = this.world;
     if (before.ownership === ownership) return;
+    if (before.ownership === SlotOwnership.filling) coverage.count('pin filled');
+    if (before.ownership === SlotOwnership.draining) coverage.count('pin emptied');
+    if (ownership === SlotOwnership.handedOver && isPin(slot)) coverage.count('pin handed over');
     if (ownership === SlotOwnership.frozen) coverage.count('slots frozen');
     if (ownership === SlotOwnership.handedOver) coverage.count('slot handed over');
     const wasComing =

@@ -2,10 +2,12 @@
  * What must become true once all faults have ended: leaders soon, equal replicas, the members that the
  * topology names, no migration left and nothing of one, and the same map everywhere.
  */
-import { SlotOwnership, isServing } from '../../../src/shard/slot-state.js';
+import { SlotOwnership, isServing, type SlotState } from '../../../src/shard/slot-state.js';
 import { isEnded } from '../../../src/meta/migrations.js';
 import { metadataGroup, type Topology } from '../../../src/meta/topology.js';
-import { slotOf } from '../../../src/router/slot.js';
+import { homeOf, isBetween, nameOfPin, ownerOf } from '../../../src/meta/pins.js';
+import { isPin } from '../../../src/router/pins.js';
+import { anySlot, slotCount, slotOf, type Slot } from '../../../src/router/slot.js';
 import type { HostedGroup } from '../../../src/group/host.js';
 import { decodeSlotKey, replicaPrefix, slotRange } from '../../../storage/index.js';
 import type { NodeOperator } from './node-operator.js';
@@ -79,10 +81,10 @@ export class NodeConvergence {
       const how = node.isDestroyed ? 'lost' : node.isRunning ? 'runs' : 'down';
       return `\n  node ${node.id} ${how} map=${node.port?.parts.view.version ?? 0}${groups.join('')}`;
     });
-    const { migrations, operations, shards, metadata, nodes } = this.operator.topology;
+    const { migrations, operations, pins, shards, metadata, nodes } = this.operator.topology;
     const open = operations.filter(({ state }) => state === 'running');
     const migrating = migrations.filter((each) => !isEnded(each));
-    const picture = JSON.stringify({ metadata, shards, migrating, open, nodes });
+    const picture = JSON.stringify({ metadata, shards, pins, migrating, open, nodes });
     return `${lines.join('')}\n  ${picture}`;
   }
 
@@ -135,11 +137,15 @@ export class NodeConvergence {
       for (const { id, shard } of node.port?.parts.shards.all() ?? []) {
         const [moving] = shard.slotsInMigration;
         if (moving !== undefined) return `slot ${moving} is still on its way at shard ${id}`;
-        for (const tag of this.world.plan.tags) {
-          const slot = slotOf(Buffer.from(`{${tag}}`));
-          const owner = topology.slots.find(({ first, last }) => first <= slot && slot <= last);
-          if (isServing(shard.slotState(slot)) !== (owner?.shard === id))
-            return `shard ${id} on node ${node.id} has slot ${slot} as ${shard.slotState(slot).ownership}, its owner is ${owner?.shard}`;
+        for (const slot of slotsInUse(topology, this.world.plan.tags)) {
+          const owner = ownerOf(topology, slot);
+          const state = shard.slotState(slot);
+          if (isServing(state) !== (owner === id))
+            return `shard ${id} on node ${node.id} has slot ${slot} as ${state.ownership}, its owner is ${owner}`;
+          const named = isPin(slot) ? [] : topology.pins.filter((pin) => homeOf(pin) === slot);
+          const [pinned, wanted] = [pinsOf(state), numbersOf(named)];
+          if (owner === id && !isPin(slot) && pinned !== wanted)
+            return `shard ${id} on node ${node.id} has pins ${pinned} of slot ${slot}, wanted are ${wanted}`;
         }
       }
     }
@@ -147,14 +153,26 @@ export class NodeConvergence {
   }
 }
 
-function openWork({ migrations, operations }: Topology): string | undefined {
+function openWork({ migrations, operations, pins }: Topology): string | undefined {
   const migration = migrations.find((each) => !isEnded(each));
   if (migration !== undefined) return `migration ${migration.id} is ${migration.state}`;
+  const pin = pins.find(isBetween);
+  if (pin !== undefined) return `pin ${pin.slot} (${nameOfPin(pin)}) is ${pin.state}`;
   const operation = operations.find(({ state }) => state === 'running');
   return (
     operation && `operation ${operation.id} is running: ${operation.what}: ${operation.progress}`
   );
 }
+
+/** Of hashed tags, and all pins that ever were. */
+function slotsInUse({ next }: Topology, tags: readonly string[]): readonly Slot[] {
+  const pins = Array.from({ length: next.pin - slotCount }, (_, n) => anySlot(slotCount + n));
+  return [...tags.map((tag) => slotOf(Buffer.from(`{${tag}}`))), ...pins];
+}
+
+const numbersOf = (pins: readonly { readonly slot: number }[]): string =>
+  String(pins.map(({ slot }) => slot).sort((a, b) => a - b));
+const pinsOf = ({ pins }: SlotState): string => numbersOf(pins);
 
 function groupsOf({ port }: SimNode): readonly HostedGroup[] {
   return port?.parts.foundations.host.allGroups() ?? [];
@@ -168,8 +186,9 @@ async function requireNoOrphans(node: SimNode, { id, replica }: HostedGroup): Pr
   const range = { start: slotRange(prefix, 0).start, end: slotRange(prefix, slotLast).end };
   const iterator = node.engine.iterate({ ...range, pageBytesMax: 1e9 });
   for (const { key } of await iterator.next()) {
-    const { slot, instance } = decodeSlotKey(key);
-    const state = shard.slotState(slotNumber(slot));
+    const { slot: number, instance } = decodeSlotKey(key);
+    const slot = anySlot(number);
+    const state = shard.slotState(slot);
     if (state.ownership !== SlotOwnership.owned || state.instance !== instance)
       throw new Error(
         `shard ${id} on node ${node.id} has a key of slot ${slot}, instance ${instance}; the slot is ` +
@@ -178,5 +197,3 @@ async function requireNoOrphans(node: SimNode, { id, replica }: HostedGroup): Pr
   }
   await iterator.close();
 }
-
-const slotNumber = (slot: number): ReturnType<typeof slotOf> => slot as ReturnType<typeof slotOf>;

@@ -37,6 +37,16 @@ const occurrences = [
   'read ok',
   'read failed',
   'scan ok',
+  'scan over several pages',
+  'batch',
+  'left its batch to try again',
+  'asked a pin',
+  'pin named by an error',
+  'pin filled',
+  'pin emptied',
+  'pin handed over',
+  'shard split to the end',
+  'shard merged to the end',
   'history linearizable',
 ] as const;
 

@@ -12,6 +12,7 @@ import type {
 } from '../../../proto/messages.js';
 import { KvError } from '../../../src/errors.js';
 import { isEnded } from '../../../src/meta/migrations.js';
+import { isBetween } from '../../../src/meta/pins.js';
 import { noCluster, type MigrationRecord, type Topology } from '../../../src/meta/topology.js';
 import { slotOf } from '../../../src/router/slot.js';
 import type { SimRandom } from '../random.js';
@@ -22,6 +23,8 @@ import type { NodeWorld } from './sim-node.js';
 
 const place = 900;
 const timeoutMs = 3000;
+/** Splits end there. */
+const shardsMax = 5;
 const changeRequest = codecOf<ChangeClusterRequest>('quorate.v1.ChangeClusterRequest');
 const changeReply = codecOf<ChangeClusterReply>('quorate.v1.ChangeClusterReply');
 const initRequest = codecOf<InitClusterRequest>('quorate.v1.InitClusterRequest');
@@ -91,8 +94,20 @@ export class NodeOperator {
       if (state === 'draining') await this.insist({ kind: 'undrain', node: id });
     for (const { id, state } of this.topology.migrations)
       if (state === 'paused') await this.insist({ ...setMigration(id), action: 'resume' });
+    await this.endPins();
     const lost = this.world.nodes.find((node) => node.isDestroyed);
     if (lost !== undefined) await this.insist({ kind: 'removeNode', node: lost.id, force: true });
+  }
+
+  /** A pin whose way back to its hash slot was cancelled, or failed, goes on when that is said again. */
+  private async endPins(): Promise<void> {
+    for (;;) {
+      const between = this.topology.pins.filter(isBetween);
+      if (between.length === 0) return;
+      for (const { key, isPrefix, state } of between)
+        if (state === 'unpinning') await this.insist({ kind: 'unpinKeys', key, isPrefix });
+      await this.pause(500);
+    }
   }
 
   private again(operation: NodeOperation, everyMs: number): void {
@@ -159,14 +174,46 @@ export class NodeOperator {
         const chosen = random.shuffled(nodes.map((each) => each.id)).slice(0, count);
         return { kind: 'setMetadata', nodes: chosen };
       }
+      case 'keys pinned':
+        return { kind: 'pinKeys', ...this.keysToPin(), shard: id };
+      case 'keys unpinned': {
+        const pin = random.pick(topology.pins);
+        return pin && { kind: 'unpinKeys', key: pin.key, isPrefix: pin.isPrefix };
+      }
+      case 'shard split':
+        if (shards.length >= shardsMax) return undefined;
+        return { kind: 'splitShard', shard: id, into: random.integer(2, 3) };
+      case 'shard merged': {
+        const others = shards.flatMap((each) => (each.id === id ? [] : [each.id]));
+        const into = random.shuffled(others).slice(0, random.integer(1, 2));
+        return { kind: 'mergeShard', shard: id, into };
+      }
       default:
         return undefined;
     }
   }
 
+  /** One of the keys in use, or some of them. */
+  private keysToPin(): { readonly key: string; readonly isPrefix: boolean } {
+    const { random } = this;
+    const isPrefix = random.chance(0.4);
+    const name = random.pick(
+      isPrefix ? ['', 'l', 're', 'd'] : ['reg', 'del', 'list', 'ctr', 'ttl'],
+    );
+    const key = `{${random.pick(this.world.plan.tags) ?? 'a'}}${name ?? ''}`;
+    return { key: Buffer.from(key).toString('base64'), isPrefix };
+  }
+
   /** Some of the slots in use, and perhaps some around them. */
   private migration(): object | undefined {
     const { random, topology } = this;
+    const pin = random.pick(topology.pins);
+    if (pin !== undefined && random.chance(0.4)) {
+      const slots = [{ first: pin.slot, last: pin.slot }];
+      const other = random.pick(topology.shards.filter(({ id }) => id !== pin.shard));
+      const moves = [{ slots, source: pin.shard, target: other?.id ?? pin.shard }];
+      return { kind: 'startMigrations', moves };
+    }
     const slot = slotOf(Buffer.from(`{${random.pick(this.world.plan.tags) ?? 'a'}}`));
     const range = topology.slots.find(({ first, last }) => first <= slot && slot <= last);
     const target = random.pick(topology.shards.filter(({ id }) => id !== range?.shard));

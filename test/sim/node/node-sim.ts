@@ -159,7 +159,7 @@ class NodeSim implements NodeWorld {
     await this.until('new writes in every slot', concludeMaxMs, this.conclude());
     await this.while(healMaxMs, 'still whole', () => this.convergence.missing());
     await this.until('equal states', healMaxMs, this.convergence.requireEqual());
-    this.countMigrations();
+    this.countEnded();
     this.record.checkRevisions();
     for (const decision of linearized(this.record)) this.coverage.count(`history ${decision}`);
   }
@@ -232,7 +232,12 @@ class NodeSim implements NodeWorld {
     for (const tag of this.plan.tags) await this.clients[0]?.conclude(tag);
   }
 
-  private countMigrations(): void {
+  private countEnded(): void {
+    for (const { kind, state } of this.operator.topology.operations) {
+      if (state !== 'done') continue;
+      if (kind === 'splitShard') this.coverage.count('shard split to the end');
+      if (kind === 'mergeShard') this.coverage.count('shard merged to the end');
+    }
     for (const { state } of this.operator.topology.migrations) {
       if (state === 'done') this.coverage.count('migration done');
       if (state === 'failed') this.coverage.count('migration failed');

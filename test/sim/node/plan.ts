@@ -2,6 +2,7 @@
  * What a seed draws: the cluster, its options, the faults and operations it has and how often they
  * come. Each run has a random subset only (swarm testing).
  */
+import { drawFrequencies, skewMaxOf } from '../draws.js';
 import { SimRandom } from '../random.js';
 
 export interface LinkPlan {
@@ -45,6 +46,10 @@ export const nodeOperations = [
   'replica removed',
   'replica replaced',
   'metadata moved',
+  'keys pinned',
+  'keys unpinned',
+  'shard split',
+  'shard merged',
 ] as const;
 export type NodeOperation = (typeof nodeOperations)[number];
 
@@ -58,6 +63,8 @@ export interface NodePlan {
   readonly clients: number;
   readonly thinkMaxMs: number;
   readonly readShare: number;
+  /** How likely an operation is one of a batch over several slots. */
+  readonly batchShare: number;
   readonly valueBytes: number;
   readonly leases: boolean;
   readonly quietAfterMs: number;
@@ -104,6 +111,8 @@ export function drawNodePlan(seed: number): NodePlan {
   const tags = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
   const faults = drawFaults(random);
   const operations = drawOperations(random, shards);
+  const later = new SimRandom(seed ^ 0x913e);
+  const reshaping = drawReshaping(later);
   // With one replica less the loss of a node might be the loss of a majority.
   if (faults.has('node lost for good')) operations.delete('replica removed');
   const leases = random.chance(0.35);
@@ -121,6 +130,7 @@ export function drawNodePlan(seed: number): NodePlan {
       [800, 2],
     ]),
     readShare: random.between(0.15, 0.6),
+    batchShare: later.chance(0.3) ? later.between(0.1, 0.8) : 0,
     valueBytes: random.weighted([
       [8, 5],
       [200, 3],
@@ -172,7 +182,7 @@ export function drawNodePlan(seed: number): NodePlan {
       [33_554_432, 5],
     ]),
     faults: calm ? new Map() : faults,
-    operations,
+    operations: new Map([...operations, ...reshaping]),
     restartElectionsMax: random.weighted([
       [0.2, 3],
       [2, 4],
@@ -197,8 +207,8 @@ function drawLinks(random: SimRandom): LinkPlan {
   };
 }
 
-function drawFaults(random: SimRandom): ReadonlyMap<NodeFault, number> {
-  const likely: Readonly<Record<NodeFault, readonly [number, number, number]>> = {
+function drawFaults(random: SimRandom): Map<NodeFault, number> {
+  return drawFrequencies(random, {
     kill: [0.5, 700, 5000],
     'power cut': [0.5, 700, 5000],
     'power cut of all': [0.2, 2000, 8000],
@@ -213,17 +223,11 @@ function drawFaults(random: SimRandom): ReadonlyMap<NodeFault, number> {
     'disk nearly full': [0.1, 2000, 8000],
     'wall clock jump': [0.2, 1000, 5000],
     'node lost for good': [0.15, 2000, 8000],
-  };
-  const faults = new Map<NodeFault, number>();
-  for (const fault of nodeFaults) {
-    const [probability, fromMs, toMs] = likely[fault];
-    if (random.chance(probability)) faults.set(fault, random.between(fromMs, toMs));
-  }
-  return faults;
+  });
 }
 
 function drawOperations(random: SimRandom, shards: number): Map<NodeOperation, number> {
-  const likely: Readonly<Record<NodeOperation, readonly [number, number, number]>> = {
+  return drawFrequencies(random, {
     'migration begun': [shards > 1 ? 0.85 : 0, 300, 2500],
     'migration paused': [0.25, 1000, 4000],
     'migration resumed': [0.4, 700, 2000],
@@ -237,21 +241,24 @@ function drawOperations(random: SimRandom, shards: number): Map<NodeOperation, n
     'replica removed': [0.15, 2000, 6000],
     'replica replaced': [0.25, 1500, 6000],
     'metadata moved': [0.15, 2000, 6000],
-  };
-  const operations = new Map<NodeOperation, number>();
-  for (const operation of nodeOperations) {
-    const [probability, fromMs, toMs] = likely[operation];
-    if (random.chance(probability)) operations.set(operation, random.between(fromMs, toMs));
-  }
-  return operations;
+  });
 }
 
-/**
- * Rates stay inside of the margin that leases leave: the fastest follower must not reach its election
- * timeout (one tick less, for rounding) before the slowest leader's lease has ended.
- */
+/** Of a stream of its own: seeds without it mean what they meant before there was such a thing. */
+function drawReshaping(random: SimRandom): ReadonlyMap<NodeOperation, number> {
+  const pins = random.chance(0.35) ? 1 : 0;
+  const shards = random.chance(0.2) ? 1 : 0;
+  return drawFrequencies(random, {
+    'keys pinned': [pins, 300, 2000],
+    'keys unpinned': [0.8 * pins, 500, 3000],
+    'shard split': [0.8 * shards, 800, 4000],
+    'shard merged': [0.7 * shards, 1000, 5000],
+  });
+}
+
+/** Rates stay inside of the margin that leases leave. */
 export function clockRate(plan: NodePlan, random: SimRandom): number {
-  const ratio = (electionTicks - 1) / Math.floor((electionTicks * leasePercent) / 100);
-  const max = plan.leases ? Math.min(plan.skew, ((ratio - 1) / (ratio + 1)) * 0.95) : plan.skew;
+  const leaseTicks = Math.floor((electionTicks * leasePercent) / 100);
+  const max = plan.leases ? Math.min(plan.skew, skewMaxOf(electionTicks, leaseTicks)) : plan.skew;
   return max === 0 ? 1 : 1 + random.between(-max, max);
 }
