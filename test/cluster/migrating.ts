@@ -121,6 +121,11 @@ export async function fill(
   return expected;
 }
 
+/** A key prefix whose tag lies in that slot. */
+export function prefixOf(slot: number): string {
+  for (let n = 0; ; n++) if (slotOf(bytes(`{${n}}`)) === slot) return `{${n}}`;
+}
+
 /** The shard that has a slot as the map says. */
 export async function ownerOf(client: QuorateClient, slot: number): Promise<number> {
   const { slots } = await client.topology();
@@ -142,11 +147,22 @@ export async function expectWhole(
     const { kv } = await client.get({ key: bytes(key) });
     expect(text(kv?.value), `${key} in slot ${slotOf(bytes(key))}`).to.equal(value);
   });
+  await expectNoOthers(
+    fixture,
+    expected.map(([key]) => key),
+  );
+}
+
+/** Each slot has one owner, the replicas are equal, and no shard has a key but these in its slots. */
+export async function expectNoOthers(
+  { client, cluster }: Fixture,
+  keys: readonly string[],
+): Promise<void> {
   const { slots } = await client.topology();
   const owners = Array.from({ length: slotCount }, () => 0);
   for (const { first, last, shardId } of slots) owners.fill(shardId, first, last + 1);
   const wanted = new Map<number, number>();
-  for (const [key] of expected) {
+  for (const key of keys) {
     const owner = owners[slotOf(bytes(key))] ?? 0;
     wanted.set(owner, (wanted.get(owner) ?? 0) + 1);
   }
