@@ -26,6 +26,8 @@ export async function withCluster(
   options: {
     readonly nodes?: number;
     readonly shards?: number;
+    /** Of each shard. */
+    readonly replicas?: number;
     readonly flags?: Readonly<Record<string, string>>;
   },
   run: (fixture: Fixture) => Promise<void>,
@@ -37,6 +39,7 @@ export async function withCluster(
     cluster = await LocalCluster.start({
       nodes: options.nodes ?? 3,
       shards: options.shards ?? 1,
+      ...(options.replicas === undefined ? {} : { replicas: options.replicas }),
       directory,
       basePort: 0,
       flags: { ...quickFlags, ...options.flags },

@@ -1,7 +1,8 @@
 import { expect } from 'chai';
 import { slotOf } from '../../src/router/slot.js';
-import { bytes, withCluster } from './fixture.js';
-import { ended, expectWhole, fill, migrate, migrationTo } from './migrating.js';
+import { KvError } from '../../src/client/index.js';
+import { bytes, text, withCluster } from './fixture.js';
+import { ended, expectWhole, fill, migrate, migrationTo, Writing } from './migrating.js';
 
 describe('a migration whose target loses its majority', function () {
   this.timeout(180_000);
@@ -58,5 +59,54 @@ describe('a migration whose target loses its majority', function () {
       const again = await migrate(client, { source: 1, target: 2, first: 8000, last });
       expect(await ended(fixture, again)).to.include({ state: 'done', moved: 192 });
       await expectWhole(fixture, filled);
+    }));
+});
+
+describe('a migration while the metadata group has no majority', function () {
+  this.timeout(180_000);
+
+  it('R79: all slots are served, also when the nodes of source and target are killed, and it ends when the majority is back', () =>
+    withCluster({ nodes: 5, shards: 2, replicas: 1 }, async (fixture) => {
+      const { client, cluster } = fixture;
+      const { shards } = await client.topology();
+      const withData = shards.flatMap(({ nodes }) => nodes);
+      const others = cluster.nodes.map(({ node }) => node).filter((n) => !withData.includes(n));
+      expect(others, 'nodes with a vote in the metadata group and nothing else').to.have.length(3);
+      const filled = await fill(client, { count: 400, size: 500 });
+      const writing = new Writing(fixture);
+      const written = async (): Promise<void> => {
+        const before = writing.acknowledged;
+        await cluster.waitFor('writes', 60_000, () =>
+          Promise.resolve(writing.acknowledged > before + 300),
+        );
+      };
+      try {
+        const move = { source: 1, target: 2, first: 0, last: 8191, bytesPerSecond: 65_536 };
+        const id = await migrate(client, move);
+        await migrationTo(fixture, id, 'has begun', ({ moved }) => moved > 0);
+        await Promise.all(others.map((node) => cluster.kill(node)));
+        await written();
+        for (const node of withData) {
+          await cluster.kill(node);
+          cluster.startNode(node);
+          await written();
+        }
+        await Promise.all(
+          [...filled].map(async ([key, value]) => {
+            const { kv } = await client.get({ key: bytes(key) });
+            expect(text(kv?.value), key).to.equal(value);
+          }),
+        );
+        const refused = await client
+          .changeCluster({ kind: 'setWeight', node: 1, weight: 50 }, { timeoutMs: 1000 })
+          .catch((error: unknown) => error);
+        expect(refused, 'of the metadata group').to.be.instanceOf(KvError);
+        for (const node of others) cluster.startNode(node);
+        expect(await ended(fixture, id)).to.include({ state: 'done', moved: 8192, reason: '' });
+      } finally {
+        await writing.stop();
+      }
+      expect(writing.failures.map(String)).to.deep.equal([]);
+      await expectWhole(fixture, filled, writing.expected);
     }));
 });
