@@ -210,8 +210,11 @@ export class MigrationDriver {
     const frozen = this.slotsIn(SlotOwnership.frozen);
     if (frozen.length === 0) this.freezes.giveUp();
     else return this.handOver(order, frozen);
-    if (order.goal === 'pause') return false;
     const exporting = this.slotsIn(SlotOwnership.exporting);
+    if (order.goal === 'pause') {
+      await this.endLongPause(order, exporting);
+      return false;
+    }
     if (exporting.length > 0) return this.bringOver(order, exporting);
     return this.begin(order);
   }
@@ -471,6 +474,22 @@ export class MigrationDriver {
     if (order.goal === 'drop')
       await this.tell({ kind: 'endMigration', id, nowMs: Math.floor(clock.wallMs()) });
     return false;
+  }
+
+  /**
+   * Every change to a slot on its way goes into the source's change index, and stays there until the slot
+   * has left or the migration has ended: a pause that is forgotten would fill the disk.
+   */
+  private async endLongPause(order: MigrationOrder, slots: readonly Slot[]): Promise<void> {
+    const changes = slots.reduce((sum, slot) => {
+      const { change, migration } = this.options.shard.slotState(slot);
+      return sum + change - (migration?.from ?? change);
+    }, 0);
+    if (!order.canFail || changes <= order.pausedChangesMax) return;
+    await this.fail(
+      `paused while ${changes} changes were made to slots on their way, and ${order.pausedChangesMax} ` +
+        'are kept: start another migration for what the source still has',
+    );
   }
 
   // ---- steps

@@ -32,6 +32,8 @@ export interface MigrationDriversOptions {
 }
 
 const lookEveryMs = 200;
+/** Each takes its key and some 30 bytes in the engine, for each record that it touched. */
+const pausedChangesMax = 10_000_000;
 
 export class MigrationDrivers {
   private readonly options: MigrationDriversOptions;
@@ -107,10 +109,11 @@ export class MigrationDrivers {
       epochOf: (slot: Slot) => epochOf(topology, slot),
       freezeMsMax: settingOf(settings, 'freezeMsMax'),
       giveUpMs: settingOf(settings, 'migrationGiveUpMs'),
+      pausedChangesMax,
     };
     if (record !== undefined && !isEnded(record)) {
       const { target, slots, state } = record;
-      const canFail = state === 'running' || state === 'paused';
+      const canFail = state !== 'cancelling' && state !== 'failing';
       return { ...limits, target, slots, goal: goalOf(record), canFail };
     }
     const [first] = here;

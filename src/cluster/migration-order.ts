@@ -36,13 +36,15 @@ export interface MigrationOrder {
    * knows of its end; only what is left of it here is to be finished or dropped.
    */
   readonly goal: 'go' | 'pause' | 'drop' | 'settle';
-  /** Running, as far as is known: only then it can fail. */
+  /** Open and not ending, as far as is known: only then it can fail. */
   readonly canFail: boolean;
   readonly bytesPerSecond: number;
   /** Of a slot in the map, which is told of a slot's new owner when that serves. */
   readonly epochOf: (slot: Slot) => number;
   readonly freezeMsMax: number;
   readonly giveUpMs: number;
+  /** Changes to slots on their way that are kept while it is paused; it fails beyond. */
+  readonly pausedChangesMax: number;
 }
 
 /** How far it is; for people. */

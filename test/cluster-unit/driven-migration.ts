@@ -32,6 +32,7 @@ export class DrivenMigration {
     epochOf: () => 0,
     freezeMsMax: 2000,
     giveUpMs: 10_000,
+    pausedChangesMax: 100,
   };
   isTargetAway: () => boolean = () => false;
   /** Until the target's answer comes. */

@@ -161,6 +161,47 @@ describe('the driver of a migration', () => {
       expect(migration.atTarget).to.equal(SlotOwnership.owned);
     }));
 
+  it('R70: paused, it keeps every change, and fails when there are too many, while the source serves', () =>
+    driven({ keys: 80, size: 10_000 }, async (migration) => {
+      migration.change({ bytesPerSecond: 100_000 });
+      migration.begin();
+      await migration.pass(1000);
+      migration.change({ goal: 'pause' });
+      await migration.write(100, 20);
+      await migration.pass(60_000);
+      expect(kindsOf(migration)).to.deep.equal([]);
+      expect(migration.atSource).to.equal(SlotOwnership.exporting);
+      migration.change({ canFail: false });
+      await migration.write(1, 20);
+      await migration.pass(1000);
+      expect(kindsOf(migration), 'ending already').to.deep.equal([]);
+      migration.change({ canFail: true });
+      await migration.until(() => migration.ended);
+      expect(kindsOf(migration)).to.deep.equal(['failMigration', 'endMigration']);
+      expect(migration.told[0])
+        .to.have.property('reason')
+        .that.matches(/^paused while 101 changes were made/);
+      expect([migration.atSource, migration.atTarget]).to.deep.equal([
+        SlotOwnership.owned,
+        SlotOwnership.absent,
+      ]);
+      expect((await migration.two.source.get('{a}99'))?.value.byteLength).to.equal(20);
+    }));
+
+  it('R70: resumed after a pause, it brings over what was written meanwhile', () =>
+    driven({ keys: 80, size: 10_000 }, async (migration) => {
+      migration.change({ bytesPerSecond: 100_000 });
+      migration.begin();
+      await migration.pass(1000);
+      migration.change({ goal: 'pause' });
+      await migration.write(100, 20);
+      await migration.pass(60_000);
+      migration.change({ goal: 'go', bytesPerSecond: 1_000_000_000 });
+      await migration.until(() => migration.ended);
+      expect(kindsOf(migration)).to.deep.equal(['moveSlots']);
+      expect((await migration.two.target.get('{a}99'))?.value.byteLength).to.equal(20);
+    }));
+
   it('gives up when the changes do not become fewer, and does not stop the writers again and again', () =>
     driven({ keys: 2, size: 10 }, async (migration) => {
       migration.change({ freezeMsMax: 100, giveUpMs: 5000 });
