@@ -12,11 +12,14 @@ import { LocalCluster } from '../src/cli/local-cluster.js';
 import { printTable } from '../src/cli/output.js';
 import { QuorateClient } from '../src/client/index.js';
 import { projectRoot } from './project-root.js';
+import { measureDurability } from './bench/durability.js';
 import { measureIdleGroups } from './bench/idle-groups.js';
 import { generateLoad } from './bench/load.js';
+import { median } from './bench/median.js';
 import { measureMigrations } from './bench/migrations.js';
 import { raceEtcd } from './bench/race.js';
 import { raceRedis } from './bench/race-redis.js';
+import { measureReadLevels } from './bench/read-levels.js';
 import { cpuSeconds, rssMiB } from './bench/process-figures.js';
 import type { LoadResult, LoadSpec } from './bench/load-generator.js';
 
@@ -36,6 +39,15 @@ interface Options {
   readonly only: string | undefined;
   readonly scale: number;
 }
+
+/** What has a cluster of its own, or needs none; `--only` takes these names too. */
+const parts: Readonly<Record<string, (options: Options) => Promise<void>>> = {
+  durability: measureDurability,
+  levels: measureReadLevels,
+  migrations: ({ turns }) => measureMigrations({ turns, mib: migratedMib }),
+  idle: ({ groups }) => measureIdleGroups({ groups, seconds: idleSeconds }),
+  simulator,
+};
 
 interface Case {
   readonly name: string;
@@ -69,9 +81,6 @@ interface Turn extends LoadResult {
 function cpuSecondsOf(cluster: LocalCluster): number {
   return cluster.nodes.reduce((sum, { node }) => sum + cpuSeconds(cluster.pid(node)), 0);
 }
-
-const median = (values: readonly number[]): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 async function turn(cluster: LocalCluster, spec: LoadSpec): Promise<Turn> {
   const before = cpuSecondsOf(cluster);
@@ -205,7 +214,10 @@ async function main(): Promise<void> {
     .option('--keys <n>', 'for memory and restart', '1000000')
     .option('--kills <n>', 'of the leader', '20')
     .option('--groups <n>', 'idle ones, on each of three nodes', '1000')
-    .option('--only <text>', 'only the load cases whose name has this')
+    .option(
+      '--only <text>',
+      `only the load cases whose name has this, or one of ${Object.keys(parts).join(', ')}`,
+    )
     .addOption(new Option('--vs <store>', 'race another store instead').choices(['etcd', 'redis']))
     .option('--scale <share>', 'of the calls of a race', '1')
     .parse()
@@ -228,6 +240,15 @@ async function main(): Promise<void> {
   console.log(`npm run bench -- ${process.argv.slice(2).join(' ')}\n`);
   if (flags['vs'] === 'etcd') return raceEtcd(options);
   if (flags['vs'] === 'redis') return raceRedis(options);
+  const only = options.only === undefined ? undefined : parts[options.only];
+  if (only !== undefined) return only(options);
+  await measureLoads(options);
+  if (options.only !== undefined) return;
+  for (const part of Object.values(parts)) await part(options);
+}
+
+/** Memory, the load cases, and what is measured on the cluster that they leave. */
+async function measureLoads(options: Options): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'quorate-bench-'));
   const cluster = await LocalCluster.start({
     nodes: 3,
@@ -248,9 +269,6 @@ async function main(): Promise<void> {
     await cluster.stop();
     rmSync(directory, { recursive: true, force: true });
   }
-  await measureMigrations({ turns: options.turns, mib: migratedMib });
-  await measureIdleGroups({ groups: options.groups, seconds: idleSeconds });
-  await simulator();
 }
 
 await main();

@@ -30,6 +30,10 @@ export interface LoadSpec {
   /** Keys are `key-%012d` from 0 to keys - 1; puts walk through them, gets draw at random. */
   readonly keys: number;
   readonly valueBytes: number;
+  /** Of unary gets; linearizable if absent. */
+  readonly level?: number;
+  /** Goes with unary gets, and one is asked for in return; base64url. */
+  readonly token?: string;
 }
 
 export interface LoadResult {
@@ -67,11 +71,19 @@ class Load {
   private issued = 0;
   private readonly spec: LoadSpec;
   private readonly value: Buffer;
+  private readonly reads: Omit<GetRequest, 'key'>;
   private readonly endMs: number;
 
   constructor(spec: LoadSpec) {
     this.spec = spec;
     this.value = Buffer.alloc(spec.valueBytes, 'v');
+    const { level, token } = spec;
+    this.reads = {
+      ...(level === undefined ? {} : { level }),
+      ...(token === undefined
+        ? {}
+        : { header: { token: Buffer.from(token, 'base64url'), returnToken: true } }),
+    };
     this.endMs = performance.now() + spec.seconds * 1000;
   }
 
@@ -86,7 +98,9 @@ class Load {
     const n = operation === 'put' ? this.issued % keys : Math.floor(Math.random() * keys);
     this.issued += 1;
     const key = Buffer.from(`key-${String(n).padStart(12, '0')}`);
-    return operation === 'put' ? { put: { key, value: this.value } } : { get: { key } };
+    return operation === 'put'
+      ? { put: { key, value: this.value } }
+      : { get: { key, ...this.reads } };
   }
 
   count(startedMs: number, operations: number, error: string | undefined): void {

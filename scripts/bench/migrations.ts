@@ -11,6 +11,7 @@ import { Command } from 'commander';
 import type { MigrationInfo } from '../../proto/messages.js';
 import { LocalCluster } from '../../src/cli/local-cluster.js';
 import { QuorateClient } from '../../src/client/index.js';
+import { median } from './median.js';
 
 export interface MigrationBenchOptions {
   readonly turns: number;
@@ -27,8 +28,6 @@ const endMsMax = 300_000;
 const MiB = 1024 * 1024;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 /** Closed loop: half puts, half linearizable gets, over keys of all slots. */
 class Load {

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { printTable } from '../../src/cli/output.js';
 import { makeCalls } from './h2load.js';
+import { median } from './median.js';
 import { requirePrograms } from './packages.js';
 import { cpuSeconds } from './process-figures.js';
 import { generateLoad } from './load.js';
@@ -119,9 +120,6 @@ interface Result {
   readonly p50Us: number;
   readonly p99Us: number;
 }
-
-const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 /** Of batches on Pipeline streams, as the client of this project sends them. */
 const batchBars = { put: 3, get: 5 };

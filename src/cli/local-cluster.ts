@@ -50,6 +50,8 @@ export interface LocalClusterOptions {
   readonly startMsMax?: number;
   /** More arguments for node itself, e.g. --cpu-prof. */
   readonly execArguments?: readonly string[];
+  /** Beside this process's own. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
 }
 
 /** Chooses ports and a directory. */
@@ -158,7 +160,7 @@ export class LocalCluster {
         mainFile(),
         ...this.argumentsOf(node, extraFlags),
       ],
-      { stdio: ['ignore', 'ignore', log] },
+      { stdio: ['ignore', 'ignore', log], env: { ...process.env, ...this.options.environment } },
     );
     closeSync(log);
     this.processes.set(id, child);
