@@ -7,6 +7,7 @@ const occurrences = [
   'engine rolled back',
   'sync failed',
   'node stopped itself',
+  'damage found',
   'node joined',
   'skewed clocks',
   'leases',

@@ -95,7 +95,12 @@ export class NodeNemesis {
         node.jump(Math.round(this.random.between(-3000, 3000)));
         return true;
       case 'node lost for good':
-        return this.lose(node);
+        if (!this.isLosable(node)) return false;
+        node.destroy();
+        this.replaceSoon();
+        return true;
+      case 'flipped bit':
+        return this.isLosable(node) && node.flipBit();
     }
   }
 
@@ -155,17 +160,19 @@ export class NodeNemesis {
     return true;
   }
 
-  /** Once in a run, and only where the others are a majority of everything; a new one takes its place. */
-  private lose(node: SimNode): boolean {
-    const { nodes, plan } = this.world;
-    if (nodes.some((each) => each.isDestroyed) || plan.replication < 3) return false;
-    if (nodes.length > plan.nodes || node.id === 0 || !this.isExpendable(node)) return false;
-    node.destroy();
+  /** Another node takes the place of one that was lost. */
+  replaceSoon(): void {
     this.later(0, 2000, () => {
       this.world.coverage.count('node joined');
       this.world.join();
     });
-    return true;
+  }
+
+  /** Once in a run, and only where the others are a majority of everything. */
+  private isLosable(node: SimNode): boolean {
+    const { nodes, plan } = this.world;
+    if (nodes.some((each) => each.isDestroyed || each.damage !== undefined)) return false;
+    return plan.replication >= 3 && nodes.length === plan.nodes && this.isExpendable(node);
   }
 
   /** Every membership that somebody goes by has a majority without it. */

@@ -173,6 +173,8 @@ class NodeSim implements NodeWorld {
   }
 
   started(node: SimNode): void {
+    if (node.stillHasDamage)
+      this.fail(new Error(`node ${node.id} has read ${node.damage?.path} and not seen its damage`));
     this.guard(() => this.checks.started(node));
     this.trace.line(`node ${node.id} serves`);
   }
@@ -197,6 +199,11 @@ class NodeSim implements NodeWorld {
     } else if (message === 'snapshot installed') coverage.count('snapshot installed');
     else if (message === 'replica removed') coverage.count('replica removed from its node');
     else if (message === 'changed the members of a group') coverage.count('members changed');
+  }
+
+  damageFound(): void {
+    this.coverage.count('damage found');
+    this.nemesis.replaceSoon();
   }
 
   join(): SimNode {
@@ -224,6 +231,8 @@ class NodeSim implements NodeWorld {
       node.failNextSync = false;
       node.disk.bytesMax = Infinity;
       node.life?.resume();
+      // Started again, it reads all of its log.
+      if (node.stillHasDamage) node.crash('kill');
       if (!node.isRunning) node.start();
     }
   }

@@ -29,6 +29,7 @@ export const nodeFaults = [
   'disk nearly full',
   'wall clock jump',
   'node lost for good',
+  'flipped bit',
 ] as const;
 export type NodeFault = (typeof nodeFaults)[number];
 
@@ -113,8 +114,10 @@ export function drawNodePlan(seed: number): NodePlan {
   const operations = drawOperations(random, shards);
   const later = new SimRandom(seed ^ 0x913e);
   const reshaping = drawReshaping(later);
+  const batchShare = later.chance(0.3) ? later.between(0.1, 0.8) : 0;
+  const damage = drawFrequencies(later, { 'flipped bit': [0.12, 1500, 5000] });
   // With one replica less the loss of a node might be the loss of a majority.
-  if (faults.has('node lost for good')) operations.delete('replica removed');
+  if (faults.has('node lost for good') || damage.size > 0) operations.delete('replica removed');
   const leases = random.chance(0.35);
   const calm = random.chance(0.05);
   return {
@@ -130,7 +133,7 @@ export function drawNodePlan(seed: number): NodePlan {
       [800, 2],
     ]),
     readShare: random.between(0.15, 0.6),
-    batchShare: later.chance(0.3) ? later.between(0.1, 0.8) : 0,
+    batchShare,
     valueBytes: random.weighted([
       [8, 5],
       [200, 3],
@@ -181,7 +184,7 @@ export function drawNodePlan(seed: number): NodePlan {
       [65_536, 3],
       [33_554_432, 5],
     ]),
-    faults: calm ? new Map() : faults,
+    faults: calm ? new Map() : new Map([...faults, ...damage]),
     operations: new Map([...operations, ...reshaping]),
     restartElectionsMax: random.weighted([
       [0.2, 3],
@@ -207,7 +210,7 @@ function drawLinks(random: SimRandom): LinkPlan {
   };
 }
 
-function drawFaults(random: SimRandom): Map<NodeFault, number> {
+function drawFaults(random: SimRandom): ReadonlyMap<NodeFault, number> {
   return drawFrequencies(random, {
     kill: [0.5, 700, 5000],
     'power cut': [0.5, 700, 5000],
@@ -247,7 +250,7 @@ function drawOperations(random: SimRandom, shards: number): Map<NodeOperation, n
 /** Of a stream of its own: seeds without it mean what they meant before there was such a thing. */
 function drawReshaping(random: SimRandom): ReadonlyMap<NodeOperation, number> {
   const pins = random.chance(0.35) ? 1 : 0;
-  const shards = random.chance(0.2) ? 1 : 0;
+  const shards = random.chance(0.1) ? 1 : 0;
   return drawFrequencies(random, {
     'keys pinned': [pins, 300, 2000],
     'keys unpinned': [0.8 * pins, 500, 3000],

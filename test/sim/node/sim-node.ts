@@ -3,6 +3,7 @@
  * a real `QuorateNode` over a machine of simulated parts.
  */
 import { MemoryEngine } from '../../../storage/index.js';
+import { RaftLogDamaged } from '../../../storage/raft-log/failure.js';
 import type { Config } from '../../../src/config/config.js';
 import { KvError } from '../../../src/errors.js';
 import type { Machine, NodeIdentity } from '../../../src/machine.js';
@@ -51,6 +52,8 @@ export interface NodeWorld {
     fields: Readonly<Record<string, unknown>>,
     message: string,
   ): void;
+  /** A node has noticed that its Raft log is not what it wrote, and is given up for another one. */
+  damageFound(): void;
   /** One more node, that joins the others. */
   join(): SimNode;
 }
@@ -73,6 +76,8 @@ export class SimNode {
   /** The next write of the Raft log fails. */
   failNextSync = false;
   isNearlyFull = false;
+  /** Where a bit of its Raft log is not what was written. */
+  damage: { readonly path: string; readonly at: number; readonly byte: number } | undefined;
   wallOffsetMs: number;
   readonly disk = new SimulatedDisk();
   engine = new MemoryEngine();
@@ -120,6 +125,11 @@ export class SimNode {
     this.disk.bytesMax = Infinity;
     const stop = (error: unknown): void => {
       if (life.isOver) return;
+      if (this.damage !== undefined && error instanceof RaftLogDamaged) {
+        this.destroy();
+        world.damageFound();
+        return;
+      }
       const isExpected = this.mayFail || (error instanceof KvError && this.joins.length > 0);
       if (!isExpected) world.fail(error);
       else world.coverage.count('node stopped itself');
@@ -193,6 +203,29 @@ export class SimNode {
   fillDisk(): void {
     this.mayFail = true;
     this.disk.bytesMax = 0;
+  }
+
+  /**
+   * In a segment that is full: there it cannot be taken for the torn end of the last write (rule D11).
+   * False: there is none.
+   */
+  flipBit(): boolean {
+    const path = this.random.pick(this.disk.paths().slice(0, -1));
+    if (path === undefined) return false;
+    const bytes = this.disk.bytesOf(path);
+    // Not the last frame: the next segment's name may not be durable yet.
+    const at = this.random.integer(0, bytes.length >> 1);
+    const byte = bytes.readUInt8(at) ^ (1 << this.random.integer(0, 7));
+    bytes.writeUInt8(byte, at);
+    this.damage = { path, at, byte };
+    return true;
+  }
+
+  /** The segment may have been dropped before anybody read it. */
+  get stillHasDamage(): boolean {
+    const { disk, damage } = this;
+    if (damage === undefined || !disk.paths().includes(damage.path)) return false;
+    return disk.bytesOf(damage.path).readUInt8(damage.at) === damage.byte;
   }
 
   private diskWork({ kind }: DiskOperation, life: Life): void | Promise<void> {
