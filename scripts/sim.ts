@@ -23,12 +23,14 @@ interface SimArguments {
   readonly trace: boolean;
   /** Print the trace hash of each seed: two runs of a seed must have the same. */
   readonly hashes: boolean;
+  /** Each seed runs in two processes, and must take the same course in both. */
+  readonly twice: boolean;
 }
 
 const progressEveryMs = 5000;
 
 const usage = `usage: npm run sim -- [--kind ${simKinds.map(({ name }) => name).join('|')}] [--seeds N] [--seed-from S] [--minutes M]
-                     [--seconds S] [--workers 1] [--failures 1] [--trace] [--hashes]`;
+                     [--seconds S] [--workers 1] [--failures 1] [--trace] [--hashes] [--twice]`;
 
 function readArguments(): SimArguments {
   const { values } = parseArgs({
@@ -42,6 +44,7 @@ function readArguments(): SimArguments {
       failures: { type: 'string', default: '1' },
       trace: { type: 'boolean', default: false },
       hashes: { type: 'boolean', default: false },
+      twice: { type: 'boolean', default: false },
     },
   });
   const kind = simKinds.find(({ name }) => name === values.kind);
@@ -55,10 +58,11 @@ function readArguments(): SimArguments {
     seeds: wholeNumber('--seeds', seeds, 1),
     seedFrom: wholeNumber('--seed-from', values['seed-from'], 0),
     seconds: wholeNumber('--seconds', values.seconds ?? String(kind.seconds), 1),
-    workers: wholeNumber('--workers', values.workers, 1),
+    workers: values.twice ? 2 : wholeNumber('--workers', values.workers, 1),
     failuresMax: wholeNumber('--failures', values.failures, 1),
     trace: values.trace,
     hashes: values.hashes,
+    twice: values.twice,
   };
 }
 
@@ -75,6 +79,8 @@ class Report {
   readonly coverage: Coverage<string>;
   readonly failures: SimResult[] = [];
   private done = 0;
+  /** Run once so far, of those that run twice. */
+  private readonly single = new Map<number, SimResult>();
   private readonly began = performance.now();
   private shownAt = this.began;
   private readonly args: SimArguments;
@@ -84,7 +90,9 @@ class Report {
     this.coverage = new Coverage(args.kind.covered);
   }
 
-  add(result: SimResult): void {
+  add(told: SimResult): void {
+    const result = this.args.twice ? this.compared(told) : told;
+    if (result === undefined) return;
     this.done++;
     this.coverage.add(result.coverage);
     if (result.failure !== undefined) this.failures.push(result);
@@ -94,6 +102,17 @@ class Report {
     this.shownAt = now;
     const of = this.args.minutes > 0 ? '' : ` of ${this.args.seeds}`;
     console.log(`${this.done}${of} seeds, ${this.seedsPerMinute} a minute`);
+  }
+
+  /** Undefined for the first of the two results of a seed. */
+  private compared(result: SimResult): SimResult | undefined {
+    const other = this.single.get(result.seed);
+    this.single.set(result.seed, result);
+    if (other === undefined) return undefined;
+    this.single.delete(result.seed);
+    if (other.hash === result.hash) return result;
+    const failure = `took different courses in two processes: ${other.hash}, ${result.hash}`;
+    return { ...result, failure };
   }
 
   /** No other seed is to be begun. */
@@ -144,7 +163,7 @@ async function runHere(args: SimArguments, report: Report): Promise<void> {
     report.add(await kind.run({ seed, seconds, traceLines: 0 }));
 }
 
-/** Each process takes every `workers`-th seed and sends its results back. */
+/** Each process takes every `workers`-th seed, or every one, and sends its results back. */
 async function runInWorkers(args: SimArguments, report: Report): Promise<void> {
   const workers = Array.from({ length: args.workers }, (_, share) =>
     fork(import.meta.filename, process.argv.slice(2), {
@@ -169,8 +188,9 @@ async function runInWorkers(args: SimArguments, report: Report): Promise<void> {
 }
 
 async function runShare(args: SimArguments, share: number): Promise<void> {
-  const { kind, seconds, seedFrom, seeds, workers } = args;
-  for (let seed = seedFrom + share; seed < seedFrom + seeds; seed += workers) {
+  const { kind, seconds, seedFrom, seeds, workers, twice } = args;
+  const [first, step] = twice ? [seedFrom, 1] : [seedFrom + share, workers];
+  for (let seed = first; seed < seedFrom + seeds; seed += step) {
     process.send?.(await kind.run({ seed, seconds, traceLines: 0 }));
   }
 }

@@ -21,6 +21,10 @@ const parts: readonly Part[] = [
     name: 'nodes',
     command: ['node', 'dist/scripts/sim.js', '--kind', 'node', '--seeds', '1500', '--workers', '2'],
   },
+  {
+    name: 'determinism',
+    command: ['node', 'dist/scripts/sim.js', '--kind', 'node', '--seeds', '100', '--twice'],
+  },
   { name: 'mutants', command: ['node', 'dist/scripts/mutants.js', '--slice', 'rota/8'] },
   { name: 'jepsen', command: ['node', 'dist/jepsen/jepsen.js', '--smoke'] },
 ];
