@@ -1,12 +1,12 @@
 /** A node's client port with its two doors, health, and the HTTP port. */
-import { ClientListener, methodName } from './api/client-listener.js';
+import { ClientListener, methodName, type OpenPort } from './api/client-listener.js';
 import { GrpcDoor } from './api/grpc-door.js';
 import { createGrpcServer, type AdminMethods, type GrpcServer } from './api/grpc-server.js';
 import { watchersMax } from './api/health.js';
 import { HttpEndpoint } from './api/http-endpoint.js';
+import { LeanListener } from './api/lean-listener.js';
 import { stepMigrationMethod } from './api/migration-call.js';
 import { stepMigrationPath } from './api/unary.js';
-import { UnaryDoor } from './api/unary-door.js';
 import type { ClientServices } from './client-services.js';
 import { metricsSource } from './foundations.js';
 import type { NodeParts } from './node-parts.js';
@@ -30,7 +30,7 @@ export class ClientPort {
   private readonly options: ClientPortOptions;
   private readonly loopDelay = new LoopDelayMeter();
   private grpc: GrpcServer | undefined;
-  private listener: ClientListener | undefined;
+  private listener: OpenPort | undefined;
   private endpoint: HttpEndpoint | undefined;
   private stopHealth: Cancel = () => undefined;
 
@@ -51,9 +51,10 @@ export class ClientPort {
       streamMethods,
       adminMethods,
     });
-    this.listener = await ClientListener.open({
+    const { open } = config.http2 === 'lean' ? LeanListener : ClientListener;
+    this.listener = await open({
       ...config.clientAddress,
-      unaryDoor: new UnaryDoor({ limits, clock, deadlines }),
+      terms: { limits, clock, deadlines },
       unaryMethods: new Map([
         ...(config.unaryDoor === 'http2' ? unaryMethods : []),
         [stepMigrationPath, stepMigrationMethod(adminMethods)],

@@ -45,7 +45,7 @@ import type { ApiLimits } from './limits.js';
 import { levelOf, type Level } from './read-level.js';
 import { positionsOf, tokenFor, within, type Positions } from './session-token.js';
 import { errorDetail, toKvError } from './status.js';
-import { deadlineError, deadlineOf } from './unary-door.js';
+import { deadlineError, deadlineOf } from './unary-call.js';
 import type { CallContext, UnaryDone, UnaryMethod } from './unary.js';
 
 export const batchPath = '/quorate.v1.KV/Batch';

@@ -8,18 +8,19 @@ import {
   type Http2Session,
   type ServerHttp2Stream,
 } from 'node:http2';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server } from 'node:net';
 import { status as statusCodes } from '@grpc/grpc-js';
 import { serviceDefinition } from '../../proto/definitions.js';
 import type { GrpcDoor } from './grpc-door.js';
-import type { UnaryDoor } from './unary-door.js';
+import type { CallTerms } from './unary-call.js';
+import { UnaryDoor } from './unary-door.js';
 import type { UnaryMethods } from './unary.js';
 
 export interface ClientListenerOptions {
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
-  readonly unaryDoor: UnaryDoor;
+  readonly terms: CallTerms;
   /** Served by the unary door; an empty map sends everything through grpc-js. */
   readonly unaryMethods: UnaryMethods;
   readonly grpcDoor: GrpcDoor;
@@ -27,7 +28,15 @@ export interface ClientListenerOptions {
   readonly onCall: (path: string) => (code: string) => void;
 }
 
-export class ClientListener {
+/** A client port that listens. */
+export interface OpenPort {
+  readonly port: number;
+  readonly connections: number;
+  /** Stops listening, lets calls in flight end for `graceMs`, then cuts the rest. */
+  close(graceMs: number): Promise<void>;
+}
+
+export class ClientListener implements OpenPort {
   private readonly server: Http2Server;
   private readonly sessions = new Set<Http2Session>();
   private readonly options: ClientListenerOptions;
@@ -37,7 +46,7 @@ export class ClientListener {
     this.server = createServer({
       settings: {
         initialWindowSize: 1024 * 1024,
-        maxConcurrentStreams: options.unaryDoor.limits.streamsMax,
+        maxConcurrentStreams: options.terms.limits.streamsMax,
       },
       // MiB that nghttp2 may hold for one connection; above it new streams are refused.
       maxSessionMemory: 128,
@@ -48,7 +57,7 @@ export class ClientListener {
   /** Listens. Rejects when the port is taken, with the address and the remedy in the message. */
   static async open(options: ClientListenerOptions): Promise<ClientListener> {
     const listener = new ClientListener(options);
-    await listener.listen();
+    await listen(listener.server, options);
     return listener;
   }
 
@@ -61,10 +70,9 @@ export class ClientListener {
     return this.sessions.size;
   }
 
-  /** Stops listening, lets calls in flight end for `graceMs`, then cuts the rest. */
   async close(graceMs: number): Promise<void> {
     await new Promise<void>((resolve) => {
-      const cancel = this.options.unaryDoor.clock.after(graceMs, () => {
+      const cancel = this.options.terms.clock.after(graceMs, () => {
         for (const session of this.sessions) session.destroy();
       });
       this.server.close(() => {
@@ -77,7 +85,8 @@ export class ClientListener {
   }
 
   private accept(): void {
-    const { unaryDoor, unaryMethods, grpcDoor, onCall } = this.options;
+    const { terms, unaryMethods, grpcDoor, onCall } = this.options;
+    const unaryDoor = new UnaryDoor(terms);
     this.server.on('session', (session) => {
       this.sessions.add(session);
       session.setLocalWindowSize(8 * 1024 * 1024);
@@ -99,16 +108,19 @@ export class ClientListener {
       else unaryDoor.accept(stream, headers, method);
     });
   }
+}
 
-  private listen(): Promise<void> {
-    const { host, port } = this.options;
-    return new Promise((resolve, reject) => {
-      this.server.once('error', (error: NodeJS.ErrnoException) => {
-        reject(error.code === 'EADDRINUSE' ? portInUse(host, port, error) : error);
-      });
-      this.server.listen({ host, port, backlog: 1024 }, resolve);
+/** Rejects when the port is taken, with the address and the remedy in the message. */
+export function listen(
+  server: Server,
+  { host, port }: { readonly host: string; readonly port: number },
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      reject(error.code === 'EADDRINUSE' ? portInUse(host, port, error) : error);
     });
-  }
+    server.listen({ host, port, backlog: 1024 }, resolve);
+  });
 }
 
 /** What a client asks for is not for it to name: metrics know the methods that there are. */

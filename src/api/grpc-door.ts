@@ -34,10 +34,15 @@ export class GrpcDoor {
 
   /** Passes a stream through to grpc-js, both ways, with its end, trailers and cancellation. */
   accept(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
-    const inner = this.openSession().request(onward(headers), { endStream: false });
+    const inner = this.request(onward(headers));
     passResponse(inner, stream);
     passEnd(inner, stream);
     stream.pipe(inner);
+  }
+
+  /** The stream's other half, towards grpc-js. */
+  request(headers: OutgoingHttpHeaders): ClientHttp2Stream {
+    return this.openSession().request(headers, { endStream: false });
   }
 
   /** Streams in progress are cut; new ones are refused. */

@@ -4,20 +4,20 @@
  */
 import { KvError } from '../errors.js';
 
-const prefixBytes = 5;
+export const framePrefixBytes = 5;
 
 /** The message with its prefix, in one buffer. */
 export function frameMessage(message: Uint8Array): Buffer {
-  const framed = Buffer.allocUnsafe(prefixBytes + message.byteLength);
+  const framed = Buffer.allocUnsafe(framePrefixBytes + message.byteLength);
   framed[0] = 0;
   framed.writeUInt32BE(message.byteLength, 1);
-  framed.set(message, prefixBytes);
+  framed.set(message, framePrefixBytes);
   return framed;
 }
 
 /** The one message of a unary request body. Throws KvError KV_INVALID or KV_UNIMPLEMENTED. */
 export function unframeMessage(body: Buffer): Uint8Array {
-  if (body.byteLength < prefixBytes) {
+  if (body.byteLength < framePrefixBytes) {
     throw new KvError(
       `request body of ${body.byteLength} bytes holds no gRPC message: it needs a 5-byte prefix`,
       { code: 'KV_INVALID', outcome: 'notApplied' },
@@ -30,14 +30,14 @@ export function unframeMessage(body: Buffer): Uint8Array {
     });
   }
   const length = body.readUInt32BE(1);
-  if (length !== body.byteLength - prefixBytes) {
+  if (length !== body.byteLength - framePrefixBytes) {
     throw new KvError(
-      `gRPC prefix announces ${length} bytes, the body holds ${body.byteLength - prefixBytes}: ` +
+      `gRPC prefix announces ${length} bytes, the body holds ${body.byteLength - framePrefixBytes}: ` +
         'a unary call sends exactly one message',
       { code: 'KV_INVALID', outcome: 'notApplied' },
     );
   }
-  return body.subarray(prefixBytes);
+  return body.subarray(framePrefixBytes);
 }
 
 const unitMs: Readonly<Record<string, number>> = {

@@ -29,7 +29,7 @@ import type { Deadlines, Expiring } from './deadlines.js';
 import { Health } from './health.js';
 import type { ApiLimits } from './limits.js';
 import { statusTrailers, toKvError } from './status.js';
-import { deadlineError, deadlineOf } from './unary-door.js';
+import { deadlineError, deadlineOf } from './unary-call.js';
 import { forwardedHeader, type CallContext, type UnaryMethod, type UnaryMethods } from './unary.js';
 
 /** Where a stream's replies go. */

@@ -15,7 +15,7 @@ import type { ApiLimits } from './limits.js';
 import { levelOf } from './read-level.js';
 import { positionsOf, tokenFor, within } from './session-token.js';
 import { toKvError } from './status.js';
-import { deadlineError } from './unary-door.js';
+import { deadlineError } from './unary-call.js';
 import type { CallContext, UnaryMethod } from './unary.js';
 
 export const scanPagePath = '/quorate.v1.KV/ScanPage';

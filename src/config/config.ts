@@ -166,6 +166,8 @@ const schema = z
     requestBytesMax: integer(1024, 256 * MiB).default(4 * MiB),
     batchLengthMax: integer(1, 1_000_000).default(10_000),
     uncommittedMib: integer(1, 4096).default(64),
+    /** What speaks HTTP/2 at the client port: Node's own, or the frames of src/api/http2. */
+    http2: choice(['node', 'lean']).default('node'),
     unaryDoor: choice(['http2', 'grpc']).default('http2'),
     logLevel: choice(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
   })

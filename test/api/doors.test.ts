@@ -7,8 +7,8 @@ import { ClientListener } from '../../src/api/client-listener.js';
 import { Deadlines } from '../../src/api/deadlines.js';
 import { GrpcDoor } from '../../src/api/grpc-door.js';
 import { createGrpcServer, type StreamMethods } from '../../src/api/grpc-server.js';
+import { LeanListener } from '../../src/api/lean-listener.js';
 import { defaultLimits, type ApiLimits } from '../../src/api/limits.js';
-import { UnaryDoor } from '../../src/api/unary-door.js';
 import type { UnaryMethod } from '../../src/api/unary.js';
 import { errorOfCall } from '../../src/client/wire.js';
 import { KvError } from '../../src/errors.js';
@@ -113,7 +113,9 @@ interface Door {
   close(): Promise<void>;
 }
 
-async function openDoor(kind: 'http2' | 'grpc'): Promise<Door> {
+type Kind = 'http2' | 'lean' | 'grpc';
+
+async function openDoor(kind: Kind): Promise<Door> {
   const service = new FakeService();
   const deadlines = new Deadlines(systemClock);
   const methods = new Map([['/quorate.v1.KV/Get', service.get]]);
@@ -125,11 +127,12 @@ async function openDoor(kind: 'http2' | 'grpc'): Promise<Door> {
     streamMethods: streams,
     adminMethods: { Status: () => Promise.resolve({ nodeId: 5 }) },
   });
-  const listener = await ClientListener.open({
+  const { open } = kind === 'lean' ? LeanListener : ClientListener;
+  const listener = await open({
     host: '127.0.0.1',
     port: 0,
-    unaryDoor: new UnaryDoor({ limits, clock: systemClock, deadlines }),
-    unaryMethods: kind === 'http2' ? methods : new Map<string, UnaryMethod>(),
+    terms: { limits, clock: systemClock, deadlines },
+    unaryMethods: kind === 'grpc' ? new Map<string, UnaryMethod>() : methods,
     grpcDoor: new GrpcDoor(server),
     onCall: () => () => undefined,
   });
@@ -216,7 +219,7 @@ async function waitUntil(what: string, done: () => boolean): Promise<void> {
   }
 }
 
-for (const kind of ['http2', 'grpc'] as const) {
+for (const kind of ['http2', 'lean', 'grpc'] as const) {
   describe(`client port, unary calls through the ${kind} door`, () => {
     let door: Door;
     beforeEach(async () => {
@@ -261,7 +264,7 @@ for (const kind of ['http2', 'grpc'] as const) {
       session.destroy();
       // grpc-js ends an expired call by itself, without our details; then unknown is assumed.
       expect(headers['grpc-status']).to.equal(String(status.DEADLINE_EXCEEDED));
-      if (kind === 'http2') expect(headers['grpc-message']).to.contain('may have been applied');
+      if (kind !== 'grpc') expect(headers['grpc-message']).to.contain('may have been applied');
     });
 
     it('hands the deadline and the mark of a forwarded call to the service', async () => {
@@ -305,7 +308,7 @@ for (const kind of ['http2', 'grpc'] as const) {
         String(status.INVALID_ARGUMENT),
         String(status.RESOURCE_EXHAUSTED),
       ]);
-      if (kind === 'http2')
+      if (kind !== 'grpc')
         expect(headers['grpc-message']).to.contain(`limit is ${limits.requestBytesMax}`);
       await get(door, 'still-serving');
     });
@@ -361,80 +364,85 @@ for (const kind of ['http2', 'grpc'] as const) {
   });
 }
 
-describe('client port', () => {
-  it('closes the connection of a client that sends and never reads', async () => {
-    const door = await openDoor('http2');
-    const session = connect(`http://127.0.0.1:${door.port}`, {
-      settings: { initialWindowSize: 0 },
-    });
-    session.on('error', () => undefined);
-    const closed = once(session, 'close');
-    let sent = 0;
-    const send = (): void => {
-      if (session.destroyed || session.closed || sent === 100) return;
-      sent += 1;
-      const stream = session.request({
-        ':method': 'POST',
-        ':path': '/quorate.v1.KV/Get',
-        te: 'trailers',
-        'content-type': 'application/grpc',
+for (const kind of ['http2', 'lean'] as const) {
+  describe(`client port with the ${kind} door`, () => {
+    it('closes the connection of a client that sends and never reads', async () => {
+      const door = await openDoor(kind);
+      const session = connect(`http://127.0.0.1:${door.port}`, {
+        settings: { initialWindowSize: 0 },
       });
-      stream.on('error', () => undefined);
-      stream.end(frame(getRequest.encode({ key: Buffer.from('big') })));
-      setImmediate(send);
-    };
-    send();
-    await closed;
-    // 256 KiB of replies of 60 KiB may stay unread: the fifth is one too many.
-    expect(door.service.seen.length).to.be.within(5, 100);
-    await get(door, 'others-are-served');
-    await door.close();
-  });
+      session.on('error', () => undefined);
+      // Either by an error that says to be calm, or by the end of the connection.
+      const closed = new Promise((resolve) => session.once('close', resolve));
+      let sent = 0;
+      const send = (): void => {
+        if (session.destroyed || session.closed || sent === 100) return;
+        sent += 1;
+        const stream = session.request({
+          ':method': 'POST',
+          ':path': '/quorate.v1.KV/Get',
+          te: 'trailers',
+          'content-type': 'application/grpc',
+        });
+        stream.on('error', () => undefined);
+        stream.end(frame(getRequest.encode({ key: Buffer.from('big') })));
+        setImmediate(send);
+      };
+      send();
+      await closed;
+      // 256 KiB of replies of 60 KiB may stay unread: the fifth is one too many.
+      expect(door.service.seen.length).to.be.within(5, 100);
+      await get(door, 'others-are-served');
+      await door.close();
+    });
 
-  it('names the address and the remedy when its port is in use', async () => {
-    const blocker = createServer().listen(0, '127.0.0.1');
-    await once(blocker, 'listening');
-    const address = blocker.address();
-    const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
-    const deadlines = new Deadlines(systemClock);
-    const error = await failure(
-      ClientListener.open({
-        host: '127.0.0.1',
-        port,
-        unaryDoor: new UnaryDoor({ limits, clock: systemClock, deadlines }),
-        onCall: () => () => undefined,
-        unaryMethods: new Map(),
-        grpcDoor: new GrpcDoor(
-          createGrpcServer({
-            limits,
-            clock: systemClock,
-            deadlines,
-            unaryMethods: new Map(),
-            streamMethods: streams,
-            adminMethods: {},
-          }).server,
-        ),
-      }),
-    );
-    deadlines.close();
-    blocker.close();
-    expect(error.message).to.contain(`127.0.0.1:${port} is in use`).and.contain('--client-address');
-  });
+    it('names the address and the remedy when its port is in use', async () => {
+      const blocker = createServer().listen(0, '127.0.0.1');
+      await once(blocker, 'listening');
+      const address = blocker.address();
+      const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
+      const deadlines = new Deadlines(systemClock);
+      const error = await failure(
+        (kind === 'lean' ? LeanListener : ClientListener).open({
+          host: '127.0.0.1',
+          port,
+          terms: { limits, clock: systemClock, deadlines },
+          onCall: () => () => undefined,
+          unaryMethods: new Map(),
+          grpcDoor: new GrpcDoor(
+            createGrpcServer({
+              limits,
+              clock: systemClock,
+              deadlines,
+              unaryMethods: new Map(),
+              streamMethods: streams,
+              adminMethods: {},
+            }).server,
+          ),
+        }),
+      );
+      deadlines.close();
+      blocker.close();
+      expect(error.message)
+        .to.contain(`127.0.0.1:${port} is in use`)
+        .and.contain('--client-address');
+    });
 
-  it('resets nothing when a stream ended well', async () => {
-    const door = await openDoor('http2');
-    const session = connect(`http://127.0.0.1:${door.port}`);
-    const { headers, rstCode } = await rawPost(
-      session,
-      '/quorate.v1.Admin/Status',
-      frame(Buffer.alloc(0)),
-    );
-    session.destroy();
-    expect(headers['grpc-status']).to.equal('0');
-    expect(rstCode).to.equal(constants.NGHTTP2_NO_ERROR);
-    await door.close();
+    it('resets nothing when a stream ended well', async () => {
+      const door = await openDoor(kind);
+      const session = connect(`http://127.0.0.1:${door.port}`);
+      const { headers, rstCode } = await rawPost(
+        session,
+        '/quorate.v1.Admin/Status',
+        frame(Buffer.alloc(0)),
+      );
+      session.destroy();
+      expect(headers['grpc-status']).to.equal('0');
+      expect(rstCode).to.equal(constants.NGHTTP2_NO_ERROR);
+      await door.close();
+    });
   });
-});
+}
 
 function frame(message: Uint8Array): Buffer {
   const prefix = Buffer.alloc(5);

@@ -59,7 +59,7 @@ const sizeOf = ([name, value]: Field): number => name.length + value.length + 32
 
 export class HpackWriter {
   /** Newest first. */
-  private table: Field[] = [];
+  private readonly table: Field[] = [];
   private limit = 4096;
 
   get tableBytes(): number {

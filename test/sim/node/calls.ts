@@ -10,7 +10,7 @@ import type { Deadlines, Expiring } from '../../../src/api/deadlines.js';
 import type { ForwardRequest, NodeCalls } from '../../../src/api/forwarder.js';
 import type { ReplySink } from '../../../src/api/grpc-server.js';
 import { toKvError } from '../../../src/api/status.js';
-import { deadlineError, deadlineOf } from '../../../src/api/unary-door.js';
+import { deadlineError, deadlineOf } from '../../../src/api/unary-call.js';
 import type { CallContext, UnaryDone } from '../../../src/api/unary.js';
 import type { ClientPortOptions } from '../../../src/client-port.js';
 import { KvError } from '../../../src/errors.js';

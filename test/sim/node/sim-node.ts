@@ -334,6 +334,7 @@ export class SimNode {
       requestBytesMax: 4 * MiB,
       batchLengthMax: 1000,
       uncommittedMib: 1,
+      http2: 'node',
       unaryDoor: 'http2',
       logLevel: 'info',
     };

@@ -1,0 +1,448 @@
+import { expect } from 'chai';
+import { ErrorCode, Flag, FrameType, preface, Setting } from '../../../src/api/http2/frames.js';
+import {
+  data,
+  echoServer,
+  END,
+  frame,
+  headers,
+  hello,
+  RawPeer,
+  requestBlock,
+  settings,
+  u32,
+  WHOLE,
+  type EchoServer,
+} from './raw-peer.js';
+
+const { HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE } = FrameType;
+const { PING, GOAWAY, WINDOW_UPDATE, CONTINUATION } = FrameType;
+const { PROTOCOL_ERROR, FRAME_SIZE_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED } = ErrorCode;
+const { COMPRESSION_ERROR, NO_ERROR } = ErrorCode;
+const { ACK, PADDED } = Flag;
+
+const bytes = (length: number): Buffer => Buffer.alloc(length, 'x');
+/** A request whose body has not come. */
+const opened = (streamId: number): Buffer => headers(streamId, '/echo', WHOLE);
+/** A request that is whole and gets no answer. */
+const hanging = (streamId: number): Buffer => headers(streamId, '/hang');
+const block = (fields: readonly (readonly [string, string])[]): Buffer =>
+  requestBlock('/echo', fields);
+const requestWith = (...fields: readonly (readonly [string, string])[]): Buffer =>
+  frame(HEADERS, WHOLE | END, 1, block(fields));
+const rawRequest = (text: string): Buffer =>
+  frame(HEADERS, WHOLE | END, 1, Buffer.from(text, 'hex'));
+
+/** What the server does: ends the connection, ends a stream, or answers. */
+type Verdict =
+  { readonly goaway: number } | { readonly reset: number } | { readonly answered: string };
+type Case = readonly [title: string, bytes: readonly Buffer[], verdict: Verdict];
+
+/** All on stream 1; `hello` goes before them. */
+const cases: readonly Case[] = [
+  [
+    '4.1: an unknown type is ignored',
+    [frame(0x42, 255, 5, bytes(5)), headers(1)],
+    { answered: '' },
+  ],
+  [
+    '4.1: unknown flags are ignored',
+    [frame(HEADERS, 0xd5 & ~0x28, 1, block([]))],
+    { answered: '' },
+  ],
+  ['4.2: DATA over 16384 bytes', [opened(1), data(1, bytes(16_385))], { goaway: FRAME_SIZE_ERROR }],
+  ['4.3: a block that cannot be decoded', [rawRequest('ff')], { goaway: COMPRESSION_ERROR }],
+  [
+    '4.3: an undecodable block of a stream that is over',
+    [opened(1), frame(RST_STREAM, 0, 1, u32(8)), frame(HEADERS, WHOLE | END, 1, Buffer.of(0xff))],
+    { goaway: COMPRESSION_ERROR },
+  ],
+  ['5.1: DATA on an idle stream', [data(1, bytes(1))], { goaway: PROTOCOL_ERROR }],
+  [
+    '5.1: RST_STREAM on an idle stream',
+    [frame(RST_STREAM, 0, 1, u32(8))],
+    { goaway: PROTOCOL_ERROR },
+  ],
+  [
+    '5.1: WINDOW_UPDATE on an idle stream',
+    [frame(WINDOW_UPDATE, 0, 1, u32(8))],
+    { goaway: PROTOCOL_ERROR },
+  ],
+  [
+    '5.1: PRIORITY on an idle stream',
+    [frame(PRIORITY, 0, 1, bytes(5)), headers(1)],
+    { answered: '' },
+  ],
+  [
+    '5.1: DATA behind the end of a request',
+    [hanging(1), data(1, bytes(1))],
+    { reset: STREAM_CLOSED },
+  ],
+  ['5.1: HEADERS behind the end of a request', [hanging(1), headers(1)], { reset: STREAM_CLOSED }],
+  [
+    '5.1: WINDOW_UPDATE, PRIORITY and RST_STREAM on a stream that is over',
+    [
+      opened(1),
+      frame(RST_STREAM, 0, 1, u32(8)),
+      frame(WINDOW_UPDATE, 0, 1, u32(8)),
+      frame(PRIORITY, 0, 1, bytes(5)),
+      frame(RST_STREAM, 0, 1, u32(8)),
+      headers(3),
+    ],
+    { answered: '' },
+  ],
+  [
+    '5.1: DATA on a stream that the client has reset',
+    [opened(1), frame(RST_STREAM, 0, 1, u32(8)), data(1, bytes(1))],
+    { goaway: STREAM_CLOSED },
+  ],
+  [
+    '5.1: HEADERS on a stream that the client has reset',
+    [opened(1), frame(RST_STREAM, 0, 1, u32(8)), headers(1)],
+    { goaway: STREAM_CLOSED },
+  ],
+  ['5.1.1: an even stream id', [headers(2)], { goaway: PROTOCOL_ERROR }],
+  [
+    '5.1.1: a stream id below one that was used',
+    [hanging(5), headers(3)],
+    { goaway: STREAM_CLOSED },
+  ],
+  ['6.1: DATA on stream 0', [data(0, bytes(1))], { goaway: PROTOCOL_ERROR }],
+  [
+    '6.1: padded DATA',
+    [
+      opened(1),
+      data(1, Buffer.concat([Buffer.of(3), Buffer.from('ab'), Buffer.alloc(3)]), END | PADDED),
+    ],
+    { answered: 'ab' },
+  ],
+  [
+    '6.1: DATA of padding only',
+    [opened(1), data(1, Buffer.of(2, 0, 0), END | PADDED)],
+    { answered: '' },
+  ],
+  [
+    '6.1: more padding than payload',
+    [opened(1), data(1, Buffer.of(3, 0, 0), END | PADDED)],
+    { goaway: PROTOCOL_ERROR },
+  ],
+  [
+    '6.1: padded without a length',
+    [opened(1), data(1, bytes(0), END | PADDED)],
+    { goaway: FRAME_SIZE_ERROR },
+  ],
+  ['6.1: empty DATA that ends a request', [opened(1), data(1, bytes(0))], { answered: '' }],
+  ['6.2: HEADERS on stream 0', [headers(0)], { goaway: PROTOCOL_ERROR }],
+  [
+    '6.2: HEADERS with padding and priority',
+    [
+      frame(
+        HEADERS,
+        WHOLE | END | PADDED | Flag.PRIORITY,
+        1,
+        Buffer.concat([Buffer.of(4), bytes(5), block([]), Buffer.alloc(4)]),
+      ),
+    ],
+    { answered: '' },
+  ],
+  [
+    '6.2: HEADERS with more padding than payload',
+    [frame(HEADERS, WHOLE | END | PADDED, 1, Buffer.concat([Buffer.of(200), block([])]))],
+    { goaway: PROTOCOL_ERROR },
+  ],
+  [
+    '6.2: HEADERS too short for their priority',
+    [frame(HEADERS, WHOLE | END | Flag.PRIORITY, 1, bytes(4))],
+    { goaway: FRAME_SIZE_ERROR },
+  ],
+  ['6.3: PRIORITY on stream 0', [frame(PRIORITY, 0, 0, bytes(5))], { goaway: PROTOCOL_ERROR }],
+  [
+    '6.3: PRIORITY of 4 bytes',
+    [hanging(1), frame(PRIORITY, 0, 1, bytes(4))],
+    { reset: FRAME_SIZE_ERROR },
+  ],
+  ['6.4: RST_STREAM on stream 0', [frame(RST_STREAM, 0, 0, u32(8))], { goaway: PROTOCOL_ERROR }],
+  [
+    '6.4: RST_STREAM of 3 bytes',
+    [hanging(1), frame(RST_STREAM, 0, 1, bytes(3))],
+    { goaway: FRAME_SIZE_ERROR },
+  ],
+  ['6.5: SETTINGS on a stream', [frame(SETTINGS, 0, 1)], { goaway: PROTOCOL_ERROR }],
+  ['6.5: SETTINGS of 5 bytes', [frame(SETTINGS, 0, 0, bytes(5))], { goaway: FRAME_SIZE_ERROR }],
+  [
+    '6.5: an acknowledgement with content',
+    [frame(SETTINGS, ACK, 0, bytes(6))],
+    { goaway: FRAME_SIZE_ERROR },
+  ],
+  ['6.5: an acknowledgement', [frame(SETTINGS, ACK, 0), headers(1)], { answered: '' }],
+  ['6.5.2: ENABLE_PUSH 2', [settings([Setting.ENABLE_PUSH, 2])], { goaway: PROTOCOL_ERROR }],
+  [
+    '6.5.2: a window of 2^31',
+    [settings([Setting.INITIAL_WINDOW_SIZE, 2 ** 31])],
+    { goaway: FLOW_CONTROL_ERROR },
+  ],
+  [
+    '6.5.2: frames of 16383 bytes',
+    [settings([Setting.MAX_FRAME_SIZE, 16_383])],
+    { goaway: PROTOCOL_ERROR },
+  ],
+  [
+    '6.5.2: frames of 2^24 bytes',
+    [settings([Setting.MAX_FRAME_SIZE, 2 ** 24])],
+    { goaway: PROTOCOL_ERROR },
+  ],
+  [
+    '6.5.2: settings that nobody knows, and all that there are',
+    [settings([99, 99], [1, 0], [2, 0], [3, 0], [4, 70_000], [5, 2 ** 24 - 1], [6, 1]), headers(1)],
+    { answered: '' },
+  ],
+  ['6.6: PUSH_PROMISE', [frame(PUSH_PROMISE, WHOLE, 1, u32(2))], { goaway: PROTOCOL_ERROR }],
+  ['6.7: PING on a stream', [frame(PING, 0, 1, bytes(8))], { goaway: PROTOCOL_ERROR }],
+  ['6.7: PING of 7 bytes', [frame(PING, 0, 0, bytes(7))], { goaway: FRAME_SIZE_ERROR }],
+  ['6.7: an answer to no PING', [frame(PING, ACK, 0, bytes(8)), headers(1)], { answered: '' }],
+  ['6.8: GOAWAY on a stream', [frame(GOAWAY, 0, 1, bytes(8))], { goaway: PROTOCOL_ERROR }],
+  ['6.8: GOAWAY of 7 bytes', [frame(GOAWAY, 0, 0, bytes(7))], { goaway: FRAME_SIZE_ERROR }],
+  [
+    '6.9: WINDOW_UPDATE of 3 bytes',
+    [frame(WINDOW_UPDATE, 0, 0, bytes(3))],
+    { goaway: FRAME_SIZE_ERROR },
+  ],
+  ['6.9: WINDOW_UPDATE of 0', [frame(WINDOW_UPDATE, 0, 0, u32(0))], { goaway: PROTOCOL_ERROR }],
+  [
+    '6.9: WINDOW_UPDATE of 0 on a stream',
+    [hanging(1), frame(WINDOW_UPDATE, 0, 1, u32(0))],
+    { reset: PROTOCOL_ERROR },
+  ],
+  [
+    '6.9.1: a window over 2^31-1',
+    [frame(WINDOW_UPDATE, 0, 0, u32(2 ** 31 - 1))],
+    { goaway: FLOW_CONTROL_ERROR },
+  ],
+  [
+    '6.9.1: a window of a stream over 2^31-1',
+    [hanging(1), frame(WINDOW_UPDATE, 0, 1, u32(2 ** 31 - 1))],
+    { reset: FLOW_CONTROL_ERROR },
+  ],
+  [
+    '6.9.2: settings that make a window larger than 2^31-1',
+    [
+      hanging(1),
+      frame(WINDOW_UPDATE, 0, 1, u32(2 ** 31 - 1 - 65_535)),
+      settings([Setting.INITIAL_WINDOW_SIZE, 65_536]),
+    ],
+    { goaway: FLOW_CONTROL_ERROR },
+  ],
+  [
+    '6.10: CONTINUATION of nothing',
+    [frame(CONTINUATION, WHOLE, 1, block([]))],
+    { goaway: PROTOCOL_ERROR },
+  ],
+  [
+    '6.10: a block in three frames, cut anywhere',
+    [
+      frame(HEADERS, END, 1, block([]).subarray(0, 2)),
+      frame(CONTINUATION, 0, 1, block([]).subarray(2, 5)),
+      frame(CONTINUATION, WHOLE, 1, block([]).subarray(5)),
+    ],
+    { answered: '' },
+  ],
+  [
+    '6.10: another frame within a block',
+    [frame(HEADERS, END, 1, block([])), frame(PING, 0, 0, bytes(8))],
+    { goaway: PROTOCOL_ERROR },
+  ],
+  [
+    '6.10: another stream within a block',
+    [frame(HEADERS, END, 1, block([])), frame(CONTINUATION, WHOLE, 3, bytes(0))],
+    { goaway: PROTOCOL_ERROR },
+  ],
+  [
+    '8.1: trailers that end a request',
+    [opened(1), data(1, Buffer.from('a'), 0), frame(HEADERS, WHOLE | END, 1)],
+    { answered: 'a' },
+  ],
+  [
+    '8.1: trailers that do not end it',
+    [opened(1), data(1, Buffer.from('a'), 0), frame(HEADERS, WHOLE, 1)],
+    { reset: PROTOCOL_ERROR },
+  ],
+  [
+    '8.1: pseudo-fields in trailers',
+    [opened(1), frame(HEADERS, WHOLE | END, 1, Buffer.of(0x83))],
+    { reset: PROTOCOL_ERROR },
+  ],
+  [
+    '8.1.1: a body longer than its content-length',
+    [frame(HEADERS, WHOLE, 1, block([['content-length', '2']])), data(1, bytes(3))],
+    { reset: PROTOCOL_ERROR },
+  ],
+  [
+    '8.1.1: a body shorter than its content-length',
+    [frame(HEADERS, WHOLE, 1, block([['content-length', '4']])), data(1, bytes(3))],
+    { reset: PROTOCOL_ERROR },
+  ],
+  [
+    '8.1.1: no body where there should be one',
+    [requestWith(['content-length', '4'])],
+    { reset: PROTOCOL_ERROR },
+  ],
+  [
+    '8.1.1: a content-length that is no number',
+    [requestWith(['content-length', '+1'])],
+    { reset: PROTOCOL_ERROR },
+  ],
+  ['8.2.1: a name in upper case', [requestWith(['X-Upper', 'a'])], { reset: PROTOCOL_ERROR }],
+  ['8.2.1: a value with a line break', [requestWith(['x', 'a\r\nb'])], { reset: PROTOCOL_ERROR }],
+  [
+    '8.2.2: a field of the connection',
+    [requestWith(['connection', 'close'])],
+    { reset: PROTOCOL_ERROR },
+  ],
+  ['8.2.2: te: gzip', [requestWith(['te', 'gzip'])], { reset: PROTOCOL_ERROR }],
+  ['8.2.2: te: trailers', [requestWith(['te', 'trailers'])], { answered: '' }],
+  [
+    '8.3: a pseudo-field behind others',
+    [rawRequest('83 86 5f00 84'.replace(/ /g, ''))],
+    { reset: PROTOCOL_ERROR },
+  ],
+  ['8.3: a pseudo-field of a response', [rawRequest('83868488')], { reset: PROTOCOL_ERROR }],
+  ['8.3.1: no method', [rawRequest('8684')], { reset: PROTOCOL_ERROR }],
+  ['8.3.1: no scheme', [rawRequest('8384')], { reset: PROTOCOL_ERROR }],
+  ['8.3.1: no path', [rawRequest('8386')], { reset: PROTOCOL_ERROR }],
+  ['8.3.1: an empty path', [rawRequest('83860400')], { reset: PROTOCOL_ERROR }],
+  ['8.3.1: two methods', [rawRequest('83838684')], { reset: PROTOCOL_ERROR }],
+];
+
+const beginnings: readonly (readonly [string, Buffer, number])[] = [
+  ['3.4: no preface', Buffer.from('GET / HTTP/1.1\r\n\r\n'), PROTOCOL_ERROR],
+  [
+    '3.4: a preface that is not followed by SETTINGS',
+    Buffer.concat([preface, headers(1)]),
+    PROTOCOL_ERROR,
+  ],
+  [
+    '3.4: a preface followed by an acknowledgement',
+    Buffer.concat([preface, frame(SETTINGS, ACK, 0)]),
+    PROTOCOL_ERROR,
+  ],
+];
+
+describe('HTTP/2 by hand, RFC 9113', () => {
+  let server: EchoServer;
+  before(async () => {
+    server = await echoServer();
+  });
+  after(() => {
+    server.close();
+  });
+
+  async function check(peer: RawPeer, verdict: Verdict): Promise<void> {
+    if ('goaway' in verdict) {
+      await peer.until('the connection ends', () => peer.closed);
+      expect(peer.goaway?.code).to.equal(verdict.goaway);
+      return;
+    }
+    // The connection goes on whatever became of the stream, and in order.
+    peer.send(opened(7), data(7, Buffer.from('still here')));
+    await peer.until('a later request is answered', () => peer.isAnswered(7));
+    expect(peer.bodyOf(7).toString()).to.equal('still here');
+    expect(peer.goaway).to.equal(undefined);
+    if ('reset' in verdict) expect(peer.resetOf(1)).to.equal(verdict.reset);
+    else {
+      const answered = peer.isAnswered(1) ? 1 : 3;
+      expect(peer.isAnswered(answered)).to.equal(true);
+      expect(peer.bodyOf(answered).toString()).to.equal(verdict.answered);
+    }
+  }
+
+  for (const [title, sent, verdict] of cases) {
+    it(title, async () => {
+      const peer = await RawPeer.connect(server.port, hello, ...sent);
+      await check(peer, verdict);
+      peer.close();
+    });
+  }
+
+  for (const [title, sent, code] of beginnings) {
+    it(title, async () => {
+      const peer = await RawPeer.connect(server.port, sent);
+      await check(peer, { goaway: code });
+    });
+  }
+
+  it('3.4: sends its SETTINGS first, and acknowledges those of the client', async () => {
+    const peer = await RawPeer.connect(server.port, hello);
+    await peer.until('acknowledged', () => peer.of(SETTINGS).some(({ flags }) => flags === ACK));
+    expect(peer.frames[0]?.type).to.equal(SETTINGS);
+    expect(peer.frames[0]?.flags).to.equal(0);
+    peer.close();
+  });
+
+  it('6.7: answers each PING with its content', async () => {
+    const peer = await RawPeer.connect(server.port, hello);
+    peer.send(
+      frame(PING, 0, 0, Buffer.from('12345678')),
+      frame(PING, 0, 0, Buffer.from('abcdefgh')),
+    );
+    await peer.until('two answers', () => peer.of(PING).length === 2);
+    expect(peer.of(PING).map(({ flags, payload }) => [flags, payload.toString()])).to.deep.equal([
+      [ACK, '12345678'],
+      [ACK, 'abcdefgh'],
+    ]);
+    peer.close();
+  });
+
+  it('6.8: answers what is in progress behind a GOAWAY of the client, and ends', async () => {
+    const peer = await RawPeer.connect(
+      server.port,
+      hello,
+      opened(1),
+      frame(GOAWAY, 0, 0, bytes(8)),
+    );
+    peer.send(data(1, Buffer.from('last')));
+    await peer.until('closed', () => peer.closed);
+    expect(peer.bodyOf(1).toString()).to.equal('last');
+    expect(peer.goaway).to.equal(undefined);
+  });
+
+  it('6.8: says which streams count when it leaves, refuses others, and ends with the last', async () => {
+    const own = await echoServer();
+    const peer = await RawPeer.connect(own.port, hello, hanging(1));
+    await peer.until('in progress', () => own.service.hanging.size === 1);
+    for (const connection of own.connections) connection.leave();
+    await peer.until('told', () => peer.goaway !== undefined);
+    expect(peer.goaway).to.deep.equal({ code: NO_ERROR, last: 1 });
+    peer.send(headers(3));
+    await peer.until('refused', () => peer.resetOf(3) !== undefined);
+    expect(peer.resetOf(3)).to.equal(ErrorCode.REFUSED_STREAM);
+    expect(peer.closed).to.equal(false);
+    own.service.hanging.get(1)?.end(Buffer.of(0x88));
+    await peer.until('closed', () => peer.closed);
+    expect(peer.isAnswered(1)).to.equal(true);
+    own.close();
+  });
+
+  it('6.4: tells a call that its client has reset it', async () => {
+    const own = await echoServer();
+    const peer = await RawPeer.connect(
+      own.port,
+      hello,
+      hanging(1),
+      frame(RST_STREAM, 0, 1, u32(8)),
+    );
+    await peer.until('told', () => own.service.gone.length === 1);
+    expect(own.service.gone).to.deep.equal([[1, ErrorCode.CANCEL]]);
+    peer.close();
+    own.close();
+  });
+
+  it('8.1: ends a request that is still arriving with NO_ERROR behind its answer, and ignores the rest', async () => {
+    const peer = await RawPeer.connect(server.port, hello, headers(1, '/early', WHOLE));
+    await peer.until('answered and cut', () => peer.resetOf(1) !== undefined);
+    expect(peer.isAnswered(1)).to.equal(true);
+    expect(peer.resetOf(1)).to.equal(NO_ERROR);
+    peer.send(data(1, bytes(10), 0), frame(HEADERS, WHOLE | END, 1));
+    await check(peer, { reset: NO_ERROR });
+    peer.close();
+  });
+});
