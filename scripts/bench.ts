@@ -18,6 +18,7 @@ import { generateLoad } from './bench/load.js';
 import { median } from './bench/median.js';
 import { measureMigrations } from './bench/migrations.js';
 import { raceEtcd } from './bench/race.js';
+import { raceDoors } from './bench/race-doors.js';
 import { raceRedis } from './bench/race-redis.js';
 import { measureReadLevels } from './bench/read-levels.js';
 import { cpuSeconds, rssMiB } from './bench/process-figures.js';
@@ -218,7 +219,13 @@ async function main(): Promise<void> {
       '--only <text>',
       `only the load cases whose name has this, or one of ${Object.keys(parts).join(', ')}`,
     )
-    .addOption(new Option('--vs <store>', 'race another store instead').choices(['etcd', 'redis']))
+    .addOption(
+      new Option('--vs <store>', 'race another store, or the two HTTP/2 doors').choices([
+        'etcd',
+        'redis',
+        'lean',
+      ]),
+    )
     .option('--scale <share>', 'of the calls of a race', '1')
     .parse()
     .opts<Record<string, string>>();
@@ -240,6 +247,7 @@ async function main(): Promise<void> {
   console.log(`npm run bench -- ${process.argv.slice(2).join(' ')}\n`);
   if (flags['vs'] === 'etcd') return raceEtcd(options);
   if (flags['vs'] === 'redis') return raceRedis(options);
+  if (flags['vs'] === 'lean') return raceDoors(options);
   const only = options.only === undefined ? undefined : parts[options.only];
   if (only !== undefined) return only(options);
   await measureLoads(options);

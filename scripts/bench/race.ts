@@ -23,7 +23,7 @@ export interface RaceOptions {
   readonly only: string | undefined;
 }
 
-interface RaceCase {
+export interface RaceCase {
   readonly name: string;
   readonly operation: 'put' | 'get';
   readonly connections: number;
@@ -35,7 +35,7 @@ interface RaceCase {
   readonly bar: number;
 }
 
-const cases: readonly RaceCase[] = [
+export const raceCases: readonly RaceCase[] = [
   {
     name: 'put 1 x 1',
     operation: 'put',
@@ -114,7 +114,7 @@ const value = Buffer.alloc(256, 'v');
 /** Before what is measured: code is compiled, connections of the nodes stand. */
 const warmUpShare = 0.25;
 
-interface Result {
+export interface Result {
   readonly perSecond: number;
   readonly cpuUs: number;
   readonly p50Us: number;
@@ -159,7 +159,10 @@ async function drive(
   return { perSecond: calls / seconds, cpuUs, p50Us, p99Us };
 }
 
-function turnOf(start: (directory: string) => Promise<RacedStore>, one: RaceCase): Promise<Result> {
+export function turnOf(
+  start: (directory: string) => Promise<RacedStore>,
+  one: RaceCase,
+): Promise<Result> {
   return inDirectory(async (directory) => {
     const store = await start(directory);
     try {
@@ -249,16 +252,21 @@ function shown(row: string[]): string[] {
   return row;
 }
 
-const shownFigure = (figure: number, digits: number): string =>
+export const shownFigure = (figure: number, digits: number): string =>
   Number.isNaN(figure) ? '-' : figure.toFixed(digits);
+
+/** A multiple of what the case needs. */
+export function scaledCalls({ bodies, connections, calls }: RaceCase, scale: number): number {
+  const unit = bodies * connections;
+  return Math.max(1, Math.round((calls * scale) / unit)) * unit;
+}
 
 export async function raceEtcd({ turns, scale, only }: RaceOptions): Promise<void> {
   requirePrograms({ etcd: 'etcd-server', h2load: 'nghttp2-client' });
   const rows: string[][] = [];
   const best = { put: 0, get: 0 };
-  for (const each of cases.filter(({ name }) => only === undefined || name.includes(only))) {
-    const unit = each.bodies * each.connections;
-    const calls = Math.max(1, Math.round((each.calls * scale) / unit)) * unit;
+  for (const each of raceCases.filter(({ name }) => only === undefined || name.includes(only))) {
+    const calls = scaledCalls(each, scale);
     const [theirs, ours]: [Result[], Result[]] = [[], []];
     for (let turn = 0; turn < turns; turn++) {
       theirs.push(await turnOf(startEtcd, { ...each, calls }));

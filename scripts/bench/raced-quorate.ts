@@ -9,13 +9,17 @@ import type { RacedStore } from './raced-store.js';
 const putRequest = codecOf<PutRequest>('quorate.v1.PutRequest');
 const getRequest = codecOf<GetRequest>('quorate.v1.GetRequest');
 
-export async function startQuorate(directory: string, shards = 1): Promise<RacedStore> {
+export async function startQuorate(
+  directory: string,
+  shards = 1,
+  flags: Readonly<Record<string, string>> = {},
+): Promise<RacedStore> {
   const cluster = await LocalCluster.start({
     nodes: 3,
     shards,
     directory: join(directory, 'quorate'),
     basePort: 0,
-    flags: { 'log-level': 'warn' },
+    flags: { 'log-level': 'warn', ...flags },
   });
   const client = new QuorateClient({ endpoints: cluster.endpoints });
   const leader = (await cluster.leader(1)) ?? 1;
