@@ -34,15 +34,31 @@ export class GrpcDoor {
 
   /** Passes a stream through to grpc-js, both ways, with its end, trailers and cancellation. */
   accept(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+    stream.on('error', () => {
+      // 'close' follows.
+    });
     const inner = this.request(onward(headers));
+    if (inner === undefined) {
+      stream.close(constants.NGHTTP2_PROTOCOL_ERROR);
+      return;
+    }
     passResponse(inner, stream);
     passEnd(inner, stream);
     stream.pipe(inner);
   }
 
-  /** The stream's other half, towards grpc-js. */
-  request(headers: OutgoingHttpHeaders): ClientHttp2Stream {
-    return this.openSession().request(headers, { endStream: false });
+  /**
+   * The stream's other half, towards grpc-js. Undefined for headers that Node takes from a client and
+   * does not send: `http2-settings`, or a second `content-type`. A client that sends them must not end
+   * the process.
+   */
+  request(headers: OutgoingHttpHeaders): ClientHttp2Stream | undefined {
+    const session = this.openSession();
+    try {
+      return session.request(headers, { endStream: false });
+    } catch {
+      return undefined;
+    }
   }
 
   /** Streams in progress are cut; new ones are refused. */
@@ -97,9 +113,6 @@ function passEnd(inner: ClientHttp2Stream, stream: ServerHttp2Stream): void {
   stream.on('close', () => {
     if (inner.closed || inner.destroyed) return;
     inner.close(stream.rstCode === 0 ? constants.NGHTTP2_CANCEL : stream.rstCode);
-  });
-  stream.on('error', () => {
-    // 'close' follows.
   });
   inner.on('error', () => {
     if (!stream.headersSent && !stream.destroyed)

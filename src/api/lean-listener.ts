@@ -9,6 +9,7 @@ import { KvError } from '../errors.js';
 import { listen, type ClientListenerOptions, type OpenPort } from './client-listener.js';
 import { frameMessage } from './grpc-frame.js';
 import { Slab } from './http2/frame-sender.js';
+import { ErrorCode } from './http2/frames.js';
 import { encodeBlock } from './http2/hpack-encoder.js';
 import { defaultHttp2Limits, type Http2Limits } from './http2/limits.js';
 import { fieldOf, type RequestHead } from './http2/request-head.js';
@@ -121,6 +122,11 @@ export class LeanListener implements OpenPort {
     ended: (code: string) => void,
   ): StreamConsumer {
     const inner = this.options.grpcDoor.request(onward(head));
+    if (inner === undefined) {
+      ended('CANCELLED');
+      stream.reset(ErrorCode.PROTOCOL_ERROR);
+      return nobody;
+    }
     return new StreamRelay({
       stream,
       inner,
@@ -130,6 +136,13 @@ export class LeanListener implements OpenPort {
     });
   }
 }
+
+/** Of a stream that was reset at once: nothing comes any more. */
+const nobody: StreamConsumer = {
+  onData: () => undefined,
+  onEnd: () => undefined,
+  onGone: () => undefined,
+};
 
 /** Of the requests of a connection that are not whole yet. */
 interface Parts {

@@ -22,6 +22,9 @@ export class StreamRelay implements StreamConsumer {
   private readonly inner: ClientHttp2Stream;
   private readonly onStatus: (status: string | undefined) => void;
   private headSent = false;
+  /** The body has been passed on, to its end. */
+  private bodyEnded = false;
+  private isSettled = false;
   private trailers: IncomingHttpHeaders | undefined;
 
   /** `onStatus` is called once, with the grpc-status of the response if it had one. */
@@ -62,6 +65,7 @@ export class StreamRelay implements StreamConsumer {
     });
     inner.on('trailers', (trailers) => {
       this.trailers = trailers;
+      if (this.bodyEnded) this.finish(trailers);
     });
     inner.on('error', () => {
       // 'close' follows.
@@ -86,6 +90,7 @@ export class StreamRelay implements StreamConsumer {
       if (this.stream.bodyBytes > waitingBytesMax) this.inner.pause();
     });
     this.inner.on('end', () => {
+      this.bodyEnded = true;
       if (this.trailers !== undefined) this.finish(this.trailers);
     });
   }
@@ -107,8 +112,6 @@ export class StreamRelay implements StreamConsumer {
     const status = last['grpc-status'];
     this.settle(typeof status === 'string' ? status : undefined);
   }
-
-  private isSettled = false;
 
   private settle(status: string | undefined): void {
     if (this.isSettled) return;

@@ -2,11 +2,12 @@
  * Fields -> header blocks, the least that RFC 7541 allows: literals that no table remembers, in plain
  * characters. So a block is a constant that every connection understands at every moment.
  */
+import { staticFields } from './hpack-table.js';
 
 /** The value of :status 200 in the static table. */
 const status200 = 0x88;
-/** 6.2.2: a literal without indexing, whose name follows. */
-const literal = 0x00;
+/** 6.2.2: a literal without indexing; its name by index, or 0 and the name follows. */
+const nameBits = 4;
 
 /**
  * Says that this side keeps a dynamic table of size 0. Stands before the first block of a connection:
@@ -20,22 +21,31 @@ export function encodeBlock(fields: readonly (readonly [string, string])[]): Buf
     fields.map(([name, value]) =>
       name === ':status' && value === '200'
         ? Uint8Array.of(status200)
-        : Buffer.concat([Uint8Array.of(literal), encodeString(name), encodeString(value)]),
+        : Buffer.concat([encodeName(name), encodeString(value)]),
     ),
   );
 }
 
-function encodeString(text: string): Buffer {
-  const bytes = Buffer.from(text, 'latin1');
-  return Buffer.concat([encodeLength(bytes.length), bytes]);
+function encodeName(name: string): Buffer {
+  const index = staticFields.findIndex((field) => field.name === name) + 1;
+  return index > 0
+    ? encodeInteger(index, nameBits)
+    : Buffer.concat([encodeInteger(0, nameBits), encodeString(name)]);
 }
 
-/** An integer with a prefix of 7 bits (RFC 7541, 5.1); the highest bit 0 says: no Huffman code. */
-function encodeLength(length: number): Uint8Array {
-  if (length < 127) return Uint8Array.of(length);
-  const bytes = [127];
-  let rest = length - 127;
+/** The highest bit 0 says: no Huffman code. */
+function encodeString(text: string): Buffer {
+  const bytes = Buffer.from(text, 'latin1');
+  return Buffer.concat([encodeInteger(bytes.length, 7), bytes]);
+}
+
+/** RFC 7541, 5.1; the bits before the prefix are 0. */
+function encodeInteger(value: number, prefixBits: number): Buffer {
+  const full = (1 << prefixBits) - 1;
+  if (value < full) return Buffer.of(value);
+  const bytes = [full];
+  let rest = value - full;
   for (; rest >= 128; rest >>>= 7) bytes.push((rest & 0x7f) | 0x80);
   bytes.push(rest);
-  return Uint8Array.from(bytes);
+  return Buffer.from(bytes);
 }

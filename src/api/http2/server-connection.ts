@@ -317,7 +317,9 @@ export class ServerConnection implements StreamPort {
       stream.missing = head.contentLength;
       this.streams.set(streamId, stream);
       const consumer = onStream(stream, head);
-      if (!stream.closed) stream.consumer = consumer;
+      // It may have been reset at once.
+      if (stream.closed) return;
+      stream.consumer = consumer;
       if (endStream) this.endRequest(stream);
     }
   }
