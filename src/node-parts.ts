@@ -6,6 +6,7 @@ import { nodeId, replicaId } from '../raft/index.js';
 import { ClusterView } from './cluster/cluster-view.js';
 import { LocalShards } from './cluster/local-shards.js';
 import { Metadata } from './cluster/metadata.js';
+import { TopologyKeeper } from './cluster/topology-cache.js';
 import { formatAddress } from './config/address.js';
 import type { Config } from './config/config.js';
 import {
@@ -31,6 +32,7 @@ export interface NodeParts {
   readonly metadata: Metadata;
   readonly shards: LocalShards;
   readonly view: ClusterView;
+  readonly cache: TopologyKeeper;
   readonly disk: DiskSpace;
   /** Takes a topology from wherever it came, unless it is older than what is known. */
   readonly onTopology: (topology: Topology) => void;
@@ -44,13 +46,16 @@ export async function openParts(options: FoundationOptions): Promise<NodeParts> 
   const foundations = await layFoundations(options);
   const { node: own, host, engine, raftLog, transport, machine } = foundations;
   const view = new ClusterView();
+  const cache = new TopologyKeeper(clock, (topology) => {
+    machine.writeTopology(config, topology);
+  });
   host.generationOf = (group) => generationOf(view.topology, group);
   const onTopology = (topology: Topology): void => {
     if (topology.version <= view.version) return;
     view.update(topology);
     transport.follow(peerAddresses(config, topology));
     shards.follow(topology);
-    machine.writeTopology(config, topology);
+    cache.keep(topology);
   };
   const addressOf = (node: number): string | undefined => clientAddressOf(node, { view, config });
   const metadata = new Metadata({
@@ -91,6 +96,7 @@ export async function openParts(options: FoundationOptions): Promise<NodeParts> 
     metadata,
     shards,
     view,
+    cache,
     disk,
     onTopology,
   };

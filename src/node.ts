@@ -104,6 +104,7 @@ export class QuorateNode {
     await this.port.close();
     shards.close();
     await host.close();
+    this.parts.cache.close();
     this.services.endWaiting();
     forwarder.close();
     disk.close();

@@ -129,7 +129,27 @@ function knownReply({ clusterId, version }: Topology): TopologyReply {
 
 /** A topology as it is told to others. */
 export function topologyReply(topology: Topology): TopologyReply {
-  const { clusterId, version, nodes, shards, slots, metadata, operations, settings } = topology;
+  const { operations, settings } = topology;
+  return {
+    ...routingReply(topology),
+    document: JSON.stringify(topology),
+    operations: operations.map(({ id, kind, what, state, progress, sinceMs, node }) => ({
+      operationId: id,
+      kind,
+      what,
+      state,
+      progress,
+      sinceMs,
+      node: node ?? 0,
+    })),
+    settings: describeSettings(settings).map(({ since: _, ...setting }) => setting),
+    migrations: topology.migrations.map((each) => migrationInfo(topology, each)),
+  };
+}
+
+/** What clients find their way by. */
+export function routingReply(topology: Topology): TopologyReply {
+  const { clusterId, version, nodes, shards, slots, metadata } = topology;
   return {
     clusterId,
     version,
@@ -149,19 +169,11 @@ export function topologyReply(topology: Topology): TopologyReply {
       replication,
     })),
     slots: slots.map(({ first, last, shard, epoch }) => ({ first, last, shardId: shard, epoch })),
-    document: JSON.stringify(topology),
     metadataNodes: metadata.map(({ node }) => node),
-    operations: operations.map(({ id, kind, what, state, progress, sinceMs, node }) => ({
-      operationId: id,
-      kind,
-      what,
-      state,
-      progress,
-      sinceMs,
-      node: node ?? 0,
-    })),
-    settings: describeSettings(settings).map(({ since: _, ...setting }) => setting),
-    migrations: topology.migrations.map((each) => migrationInfo(topology, each)),
+    document: '',
+    operations: [],
+    settings: [],
+    migrations: [],
     pins: topology.pins.map(pinInfo),
   };
 }

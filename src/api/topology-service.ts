@@ -6,11 +6,11 @@
  * it has room, of what is newest then.
  */
 import { codecOf } from '../../proto/definitions.js';
-import type { TopologyReply, WatchEvent, WatchRequest } from '../../proto/messages.js';
+import type { WatchEvent, WatchRequest } from '../../proto/messages.js';
 import { KvError } from '../errors.js';
 import type { Topology } from '../meta/topology.js';
 import type { Cancel, Clock } from '../observe/clock.js';
-import { topologyReply } from './admin-service.js';
+import { routingReply, topologyReply } from './admin-service.js';
 import type { ReplySink } from './grpc-server.js';
 
 const heartbeatMs = 2000;
@@ -155,13 +155,8 @@ export class TopologyService {
     if (this.encoded.version !== topology.version)
       this.encoded = { version: topology.version, bytes: [] };
     const { bytes } = this.encoded;
-    const reply = (): TopologyReply => {
-      const whole = topologyReply(topology);
-      return withDocument
-        ? whole
-        : { ...whole, document: '', operations: [], settings: [], migrations: [] };
-    };
-    return (bytes[Number(withDocument)] ??= eventCodec.encode({ topology: reply() }));
+    const reply = withDocument ? topologyReply : routingReply;
+    return (bytes[Number(withDocument)] ??= eventCodec.encode({ topology: reply(topology) }));
   }
 }
 
