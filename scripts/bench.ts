@@ -21,6 +21,8 @@ import { raceEtcd } from './bench/race.js';
 import { raceDoors } from './bench/race-doors.js';
 import { raceRedis } from './bench/race-redis.js';
 import { measureReadLevels } from './bench/read-levels.js';
+import { measureScale } from './bench/scale-cluster.js';
+import { measureTopologies } from './bench/scale-topology.js';
 import { cpuSeconds, rssMiB } from './bench/process-figures.js';
 import type { LoadResult, LoadSpec } from './bench/load-generator.js';
 
@@ -28,6 +30,9 @@ const run = promisify(execFile);
 const shard = 1;
 /** Of the measurement of idle groups: a percent of a core is a third of a second. */
 const idleSeconds = 30;
+const awakeSeconds = 10;
+/** Of the replica that is built anew. */
+const rebuiltMib = 128;
 /** Written for the speed at which a migration copies. */
 const migratedMib = 64;
 
@@ -46,6 +51,10 @@ const parts: Readonly<Record<string, (options: Options) => Promise<void>>> = {
   durability: measureDurability,
   levels: measureReadLevels,
   migrations: ({ turns }) => measureMigrations({ turns, mib: migratedMib }),
+  scale: async ({ groups }) => {
+    measureTopologies();
+    await measureScale({ groups, seconds: awakeSeconds, mib: rebuiltMib });
+  },
   idle: ({ groups }) => measureIdleGroups({ groups, seconds: idleSeconds }),
   simulator,
 };
