@@ -71,22 +71,26 @@ export async function measureReadLevels({ seconds, turns }: ReadLevelOptions): P
     const leader = cluster.node((await cluster.leader(1)) ?? 1).clientAddress;
     const filling = { ...base, endpoints: [leader], streams: 16, seconds: 120 } as const;
     await generateLoad({ ...filling, operation: 'put', operationsMax: base.keys });
-    const rows: string[][] = [];
-    for (const { name, level } of levels)
-      for (const [asked, endpoints] of [
-        ['the leader', [leader]],
-        ['all nodes in turn', cluster.endpoints],
-      ] as const) {
-        const figures: Figure[] = [];
-        for (let n = 0; n < turns; n++)
-          figures.push(await turn(cluster, { endpoints, level, seconds }));
-        const of = (read: (figure: Figure) => number): number => median(figures.map(read));
-        rows.push([
-          ...[name, asked, Math.round(of((f) => f.perSecond)).toLocaleString('en')],
-          ...[of((f) => f.p50Ms).toFixed(1), of((f) => f.p99Ms).toFixed(1)],
-          of((f) => f.cpuUs).toFixed(0),
-        ]);
-      }
+    const cases = levels.flatMap((level) => [
+      { ...level, asked: 'the leader', endpoints: [leader], figures: new Array<Figure>() },
+      {
+        ...level,
+        asked: 'all nodes in turn',
+        endpoints: cluster.endpoints,
+        figures: new Array<Figure>(),
+      },
+    ]);
+    // In turns: what else the machine does meanwhile falls on all alike.
+    for (let n = 0; n < turns; n++)
+      for (const each of cases) each.figures.push(await turn(cluster, { ...each, seconds }));
+    const rows = cases.map(({ name, asked, figures }) => {
+      const of = (read: (figure: Figure) => number): number => median(figures.map(read));
+      return [
+        ...[name, asked, Math.round(of((f) => f.perSecond)).toLocaleString('en')],
+        ...[of((f) => f.p50Ms).toFixed(1), of((f) => f.p99Ms).toFixed(1)],
+        of((f) => f.cpuUs).toFixed(0),
+      ];
+    });
     printTable(['get 64 x 1', 'asked of', '/s', 'p50 ms', 'p99 ms', 'CPU us/op (3 nodes)'], rows);
   } finally {
     await cluster.stop();
