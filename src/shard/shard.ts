@@ -105,6 +105,7 @@ export class Shard {
       if (leading) this.time.begin(machine.logTimeMs, clockMedianMs);
       this.leading = leading;
       if (leading) this.leaderships++;
+      else this.turnWrites.letGo();
       this.expiry.lead(leading);
     };
   }

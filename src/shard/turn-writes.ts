@@ -1,6 +1,7 @@
 /**
  * The writes that come in one turn of the event loop go into the log as one command: one entry to
- * append, send, sync and apply instead of one for each client. Each keeps its own result.
+ * append, send, sync and apply instead of one for each client. While two commands are on their way to be
+ * applied, what comes is gathered for the next. Each write keeps its own result.
  */
 import type { Group, ProposeOutcome } from '../group/group.js';
 import { WritesEncoder } from './command-codec.js';
@@ -22,6 +23,11 @@ export type WriteDone = (outcome: WriteOutcome) => void;
  * else is refused because of them.
  */
 const bytesMax = 64 * 1024;
+/**
+ * One is replicated while the other is applied. Without a limit there are more and smaller ones: 115 to
+ * 135 us of CPU an unary put of 64 x 16 clients, over all nodes, and 100 to 118 with it.
+ */
+const commandsMax = 2;
 
 interface Part {
   readonly from: number;
@@ -34,6 +40,8 @@ export class TurnWrites {
   private readonly nowMs: () => number;
   private encoder = new WritesEncoder();
   private parts: Part[] = [];
+  private onTheWay = 0;
+  private isDue = false;
 
   /** `nowMs`: log time, asked when a command is proposed. */
   constructor(group: TurnWrites['group'], nowMs: () => number) {
@@ -56,10 +64,21 @@ export class TurnWrites {
     }
     this.parts.push({ from: count, count: writes.length, done });
     if (this.encoder.byteLength >= bytesMax) this.propose();
-    else if (this.parts.length === 1)
-      this.group.atEndOfTurn(() => {
-        this.propose();
-      });
+    else this.proposeSoon();
+  }
+
+  /** This replica does not lead any more: what is still here was not applied, and can go elsewhere. */
+  letGo(): void {
+    this.propose();
+  }
+
+  private proposeSoon(): void {
+    if (this.isDue || this.parts.length === 0 || this.onTheWay >= commandsMax) return;
+    this.isDue = true;
+    this.group.atEndOfTurn(() => {
+      this.isDue = false;
+      this.propose();
+    });
   }
 
   private propose(): void {
@@ -67,7 +86,10 @@ export class TurnWrites {
     if (parts.length === 0) return;
     this.parts = [];
     this.encoder = new WritesEncoder();
+    this.onTheWay++;
     this.group.propose(encoder.take(this.nowMs()), (outcome) => {
+      this.onTheWay--;
+      this.proposeSoon();
       if (outcome.kind !== 'applied') {
         for (const { done } of parts) done(outcome);
         return;
