@@ -26,7 +26,6 @@ const occurrences = [
   'migration done',
   'migration cancelled by the source',
   'migration failed',
-  'replica created',
   'replica removed from its node',
   'members changed',
   'states compared under load',
