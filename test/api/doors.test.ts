@@ -88,6 +88,9 @@ class FakeService {
   };
 }
 
+/** Pages that were sent, and scans that came to an end, of all doors. */
+const scans = { pages: 0, over: 0 };
+
 const streams: StreamMethods = {
   async scan(request, sink) {
     if (request.limit === 13)
@@ -98,7 +101,9 @@ const streams: StreamMethods = {
           { key: Buffer.from(`k${page}`), value: Buffer.alloc(1024), revision: 1, expiresAtMs: 0 },
         ],
       });
+      scans.pages += 1;
     }
+    scans.over += 1;
   },
   async pipeline(requests, sink) {
     for await (const request of requests) await sink.send({ id: request.id ?? 0, results: [] });
@@ -325,6 +330,30 @@ for (const kind of ['http2', 'lean', 'grpc'] as const) {
       expect(pages.length).to.equal(5);
       const error = await failure(scan(door, 13));
       expect(errorOfCall(error, 'x').code).to.equal('KV_INVALID');
+    });
+
+    it('holds a stream back that is not read, while others go on, and tells its service when it is cancelled', async () => {
+      const session = connect(`http://127.0.0.1:${door.port}`);
+      session.on('error', () => undefined);
+      const before = { ...scans };
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': '/quorate.v1.KV/Scan',
+        te: 'trailers',
+        'content-type': 'application/grpc',
+      });
+      stream.on('error', () => undefined);
+      stream.end(
+        frame(codecOf<ScanRequest>('quorate.v1.ScanRequest').encode({ limit: 1_000_000 })),
+      );
+      await waitUntil('pages are sent', () => scans.pages > before.pages + 64);
+      for (let n = 0; n < 50; n++) await get(door, 'meanwhile');
+      expect(session.destroyed).to.equal(false);
+      // Windows of 64 KiB and 1 MiB, and what streams hold themselves: a few thousand pages at most.
+      expect(scans.pages - before.pages).to.be.below(5000);
+      stream.close(constants.NGHTTP2_CANCEL);
+      await waitUntil('the scan is over', () => scans.over === before.over + 1);
+      session.destroy();
     });
 
     it('carries a bidirectional stream both ways', async () => {

@@ -24,18 +24,20 @@ async function isInstalled(): Promise<boolean> {
 describe('a client of another language', function () {
   this.timeout(60_000);
 
-  it('speaks every kind of call with the code that protoc generates for Python', async function () {
-    // Debian: python3-grpcio, python3-protobuf, protobuf-compiler and libprotobuf-dev; `.ci/run`
-    // installs them.
-    if (!(await isInstalled())) return this.skip();
-    return withCluster({ nodes: 1 }, async ({ cluster, directory }) => {
-      const generated = join(directory, 'generated');
-      mkdirSync(generated);
-      const files = [...protoFiles, 'google/rpc/status.proto'];
-      await run('protoc', [`-I${protoFolder}`, `--python_out=${generated}`, ...files]);
-      const client = join(projectRoot, 'test/cluster/other-language.py');
-      const { stdout } = await run(python, [client, generated, cluster.endpoints[0] ?? '']);
-      expect(stdout).to.equal('all well\n');
+  for (const http2 of ['node', 'lean']) {
+    it(`speaks every kind of call with the code that protoc generates for Python, --http2 ${http2}`, async function () {
+      // Debian: python3-grpcio, python3-protobuf, protobuf-compiler and libprotobuf-dev; `.ci/run`
+      // installs them.
+      if (!(await isInstalled())) return this.skip();
+      return withCluster({ nodes: 1, flags: { http2 } }, async ({ cluster, directory }) => {
+        const generated = join(directory, 'generated');
+        mkdirSync(generated);
+        const files = [...protoFiles, 'google/rpc/status.proto'];
+        await run('protoc', [`-I${protoFolder}`, `--python_out=${generated}`, ...files]);
+        const client = join(projectRoot, 'test/cluster/other-language.py');
+        const { stdout } = await run(python, [client, generated, cluster.endpoints[0] ?? '']);
+        expect(stdout).to.equal('all well\n');
+      });
     });
-  });
+  }
 });

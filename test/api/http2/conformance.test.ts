@@ -33,6 +33,12 @@ const requestWith = (...fields: readonly (readonly [string, string])[]): Buffer 
 const rawRequest = (text: string): Buffer =>
   frame(HEADERS, WHOLE | END, 1, Buffer.from(text, 'hex'));
 
+/** A body that is longer than announced, and goes on. */
+const cutByServer = [
+  frame(HEADERS, WHOLE, 1, block([['content-length', '2']])),
+  data(1, bytes(3), 0),
+];
+
 /** What the server does: ends the connection, ends a stream, or answers. */
 type Verdict =
   { readonly goaway: number } | { readonly reset: number } | { readonly answered: string };
@@ -99,6 +105,21 @@ const cases: readonly Case[] = [
   [
     '5.1: HEADERS on a stream that the client has reset',
     [opened(1), frame(RST_STREAM, 0, 1, u32(8)), headers(1)],
+    { goaway: STREAM_CLOSED },
+  ],
+  [
+    '5.1: DATA on a stream that the server has reset, which the client cannot know yet',
+    [...cutByServer, data(1, bytes(3), 0), data(1, bytes(3))],
+    { reset: PROTOCOL_ERROR },
+  ],
+  [
+    '5.1: DATA behind the end of a request that the server has reset',
+    [...cutByServer, data(1, bytes(3)), data(1, bytes(3))],
+    { goaway: STREAM_CLOSED },
+  ],
+  [
+    '5.1: DATA on a stream that both have reset',
+    [...cutByServer, frame(RST_STREAM, 0, 1, u32(8)), data(1, bytes(3))],
     { goaway: STREAM_CLOSED },
   ],
   ['5.1.1: an even stream id', [headers(2)], { goaway: PROTOCOL_ERROR }],

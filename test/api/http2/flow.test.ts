@@ -145,15 +145,19 @@ describe('HTTP/2 by hand, flow control', () => {
     expect(peer.goaway?.code).to.equal(ErrorCode.FLOW_CONTROL_ERROR);
   });
 
-  it('gives the room of padding, and of streams that are over, to others', async () => {
-    const padded = Buffer.concat([Buffer.of(255), Buffer.alloc(255)]);
-    peer.send(headers(1, '/early', WHOLE));
-    for (let sent = 0; sent < 300; sent++) peer.send(data(1, padded, Flag.PADDED));
-    await settle();
-    const [first] = peer.of(WINDOW_UPDATE, 0).slice(1);
-    expect(first?.payload.readUInt32BE(0)).to.be.at.least(50_000);
-    expect(peer.goaway).to.equal(undefined);
-  });
+  for (const over of [false, true]) {
+    it(`gives the room of ${over ? 'what comes on a stream that is over' : 'padding'} to others`, async () => {
+      const padded = Buffer.concat([Buffer.of(255), Buffer.alloc(255)]);
+      peer.send(headers(1, over ? '/early' : '/hoard', WHOLE));
+      if (over) await peer.until('over', () => peer.resetOf(1) === ErrorCode.NO_ERROR);
+      for (let sent = 0; sent < 300; sent++) peer.send(data(1, padded, Flag.PADDED));
+      await settle();
+      // Behind the first, which makes the window as large as it is.
+      const [, second] = peer.of(WINDOW_UPDATE, 0);
+      expect(second?.payload.readUInt32BE(0)).to.be.at.least(50_000);
+      expect(peer.goaway).to.equal(undefined);
+    });
+  }
 
   it('says in one write what one turn has to say', async () => {
     let writes = 0;
