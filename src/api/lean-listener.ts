@@ -36,6 +36,8 @@ const okTail = encodeBlock([['grpc-status', '0']]);
 const socketBufferBytes = 256 * 1024;
 /** Of requests of one connection that have come in part, at least; or two of the largest there are. */
 const partBytesLeast = 64 * 1024 * 1024;
+/** What each piece of a request costs beyond its bytes: a request may come in pieces of one byte. */
+const pieceBytes = 128;
 
 export class LeanListener implements OpenPort {
   private readonly server: Server;
@@ -177,10 +179,10 @@ class UnaryStream implements StreamConsumer, Answers {
   onData(bytes: Buffer): void {
     this.stream.consumed(bytes.length);
     if (this.call.ended) return;
-    this.bytes += bytes.length;
-    this.parts.bytes += bytes.length;
-    const { bytes: held, bytesMax } = this.parts;
-    if (held > bytesMax) this.call.fail(overloaded(held, bytesMax));
+    const held = bytes.length + pieceBytes;
+    this.bytes += held;
+    this.parts.bytes += held;
+    if (this.parts.bytes > this.parts.bytesMax) this.call.fail(overloaded(this.parts));
     else this.call.onData(bytes);
   }
 
@@ -214,7 +216,7 @@ class UnaryStream implements StreamConsumer, Answers {
   }
 }
 
-function overloaded(size: number, limit: number): KvError {
+function overloaded({ bytes: size, bytesMax: limit }: Parts): KvError {
   return new KvError(
     `${size} bytes of unfinished requests on this connection, the limit is ${limit}`,
     { code: 'KV_OVERLOADED', outcome: 'notApplied', limit, size },

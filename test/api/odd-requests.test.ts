@@ -46,34 +46,49 @@ const odd: readonly (readonly [string, Buffer])[] = [
   ],
 ];
 
+type Kind = 'http2' | 'lean';
+
+async function openPort(kind: Kind): Promise<{ port: number; close(): Promise<void> }> {
+  const deadlines = new Deadlines(systemClock);
+  const terms = { limits: defaultLimits, clock: systemClock, deadlines };
+  const { server } = createGrpcServer({
+    ...terms,
+    unaryMethods: new Map(),
+    streamMethods: {
+      scan: () => Promise.resolve(),
+      pipeline: () => Promise.resolve(),
+      watch: () => Promise.resolve(),
+    },
+    adminMethods: { Status: () => Promise.resolve({ nodeId: 5 }) },
+  });
+  const listener = await (kind === 'lean' ? LeanListener : ClientListener).open({
+    host: '127.0.0.1',
+    port: 0,
+    terms,
+    unaryMethods: new Map([['/echo', (request, _call, done) => done(undefined, request)]]),
+    grpcDoor: new GrpcDoor(server),
+    onCall: () => () => undefined,
+  });
+  return {
+    port: listener.port,
+    async close() {
+      await listener.close(100);
+      deadlines.close();
+    },
+  };
+}
+
 for (const kind of ['http2', 'lean'] as const) {
   describe(`client port with the ${kind} door, odd requests`, () => {
+    let port: Awaited<ReturnType<typeof openPort>>;
+    beforeEach(async () => {
+      port = await openPort(kind);
+    });
+    afterEach(() => port.close());
+
     for (const [title, block] of odd) {
       it(`outlives ${title}`, async () => {
-        const terms = {
-          limits: defaultLimits,
-          clock: systemClock,
-          deadlines: new Deadlines(systemClock),
-        };
-        const { server } = createGrpcServer({
-          ...terms,
-          unaryMethods: new Map(),
-          streamMethods: {
-            scan: () => Promise.resolve(),
-            pipeline: () => Promise.resolve(),
-            watch: () => Promise.resolve(),
-          },
-          adminMethods: { Status: () => Promise.resolve({ nodeId: 5 }) },
-        });
-        const listener = await (kind === 'lean' ? LeanListener : ClientListener).open({
-          host: '127.0.0.1',
-          port: 0,
-          terms,
-          unaryMethods: new Map(),
-          grpcDoor: new GrpcDoor(server),
-          onCall: () => () => undefined,
-        });
-        const peer = await RawPeer.connect(listener.port, hello);
+        const peer = await RawPeer.connect(port.port, hello);
         peer.send(frame(FrameType.HEADERS, WHOLE, 1, block), data(1, message));
         await peer.until(
           'an end of the stream, or of the connection',
@@ -83,18 +98,36 @@ for (const kind of ['http2', 'lean'] as const) {
             peer.resetOf(1) !== undefined ||
             peer.goaway !== undefined,
         );
-        const other = await RawPeer.connect(listener.port, hello);
-        other.send(
-          frame(FrameType.HEADERS, WHOLE, 1, requestBlock(path, [host, grpc, ['te', 'trailers']])),
-        );
-        other.send(data(1, message, END));
+        const other = await RawPeer.connect(port.port, hello);
+        const asked = requestBlock(path, [host, grpc, ['te', 'trailers']]);
+        other.send(frame(FrameType.HEADERS, WHOLE, 1, asked), data(1, message, END));
         await other.until('others are served', () => other.isAnswered(1));
         expect(other.resetOf(1) ?? ErrorCode.NO_ERROR).to.equal(ErrorCode.NO_ERROR);
         peer.close();
         other.close();
-        await listener.close(100);
-        terms.deadlines.close();
       });
     }
   });
 }
+
+describe('client port with the lean door', () => {
+  it('refuses requests whose pieces cost more than they bring, and forgets them', async () => {
+    const port = await openPort('lean');
+    const peer = await RawPeer.connect(port.port, hello);
+    const asked = requestBlock('/echo', [host, grpc]);
+    // 64 MiB of pieces of one byte, each of which is an object.
+    const pieces = Buffer.concat(
+      Array.from({ length: 10_000 }, () => data(1, Buffer.from('x'), 0)),
+    );
+    peer.send(frame(FrameType.HEADERS, WHOLE, 1, asked));
+    for (let n = 0; n < 54; n++) peer.send(pieces);
+    await peer.until('refused', () => peer.isAnswered(1));
+    const [answer] = peer.of(FrameType.HEADERS, 1);
+    expect(answer?.payload.toString('latin1')).to.contain('grpc-status\x018');
+    peer.send(frame(FrameType.HEADERS, WHOLE, 3, asked), data(3, message, END));
+    await peer.until('the next is served', () => peer.isAnswered(3));
+    expect(peer.bodyOf(3).equals(message)).to.equal(true);
+    peer.close();
+    await port.close();
+  });
+});

@@ -1,14 +1,19 @@
 import { expect } from 'chai';
 import { ErrorCode, Flag, FrameType, preface, Setting } from '../../../src/api/http2/frames.js';
-import type { Http2Limits } from '../../../src/api/http2/limits.js';
+import { Slab } from '../../../src/api/http2/frame-sender.js';
+import { defaultHttp2Limits, type Http2Limits } from '../../../src/api/http2/limits.js';
+import { ServerConnection } from '../../../src/api/http2/server-connection.js';
+import { systemClock } from '../../../src/observe/clock.js';
 import { HpackWriter } from './hpack-writer.js';
 import {
   data,
+  EchoService,
   echoServer,
   END,
   frame,
   headers,
   hello,
+  MemorySocket,
   RawPeer,
   requestBlock,
   settings,
@@ -246,5 +251,27 @@ describe('HTTP/2 by hand, abuse', () => {
       [3, ErrorCode.CANCEL],
     ]);
     server.close();
+  });
+
+  it('hands a socket that takes nothing no more than a little, and ends it when too much waits', async () => {
+    const socket = new MemorySocket({ stuck: true });
+    const service = new EchoService();
+    const connection = new ServerConnection({
+      socket,
+      clock: systemClock,
+      limits: { ...defaultHttp2Limits, controlFramesMax: 200 },
+      slab: new Slab(),
+      onStream: service.onStream,
+      onClosed: () => undefined,
+    });
+    socket.emit('data', Buffer.concat([hello, headers(1, '/hang')]));
+    expect(connection.streamCount).to.equal(1);
+    for (let n = 0; n < 100 && connection.streamCount > 0; n++) {
+      socket.emit('data', Buffer.concat(many(50, () => frame(PING, 0, 0, Buffer.alloc(8)))));
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(socket.writableLength).to.be.below(5000);
+    }
+    expect(service.gone).to.deep.equal([[1, ErrorCode.ENHANCE_YOUR_CALM]]);
+    socket.destroy();
   });
 });

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { connect } from 'node:http2';
 import { expect } from 'chai';
 import { ErrorCode, Flag, FrameType, preface, Setting } from '../../../src/api/http2/frames.js';
 import {
@@ -465,5 +467,22 @@ describe('HTTP/2 by hand, RFC 9113', () => {
     peer.send(data(1, bytes(10), 0), frame(HEADERS, WHOLE | END, 1));
     await check(peer, { reset: NO_ERROR });
     peer.close();
+  });
+
+  it('RFC 7541, 4.2: tells a client that has made its table smaller that none is used', async () => {
+    const session = connect(`http://127.0.0.1:${server.port}`, {
+      settings: { headerTableSize: 0 },
+    });
+    await once(session, 'remoteSettings');
+    for (let n = 0; n < 3; n++) {
+      const stream = session.request({ ':method': 'POST', ':path': '/echo' });
+      const response = once(stream, 'response');
+      stream.end('table');
+      await response;
+      let body = '';
+      for await (const chunk of stream as AsyncIterable<Buffer>) body += chunk.toString();
+      expect(body).to.equal('table');
+    }
+    session.destroy();
   });
 });

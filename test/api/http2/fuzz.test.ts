@@ -1,5 +1,4 @@
 /** Bytes by chance into a connection in memory: what it does is a function of the seed. */
-import { Duplex } from 'node:stream';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { Slab } from '../../../src/api/http2/frame-sender.js';
@@ -8,6 +7,7 @@ import { defaultHttp2Limits, type Http2Limits } from '../../../src/api/http2/lim
 import { ServerConnection } from '../../../src/api/http2/server-connection.js';
 import type { Clock } from '../../../src/observe/clock.js';
 import {
+  MemorySocket,
   data,
   EchoService,
   frame,
@@ -25,23 +25,6 @@ const limits: Http2Limits = {
   streamWindowBytes: 65_535,
   connectionWindowBytes: 131_072,
 };
-
-class MemorySocket extends Duplex {
-  readonly sent: Buffer[] = [];
-
-  constructor() {
-    super({ autoDestroy: true, highWaterMark: 1024 * 1024 });
-  }
-
-  override _read(): void {
-    // Pushed by whoever plays the peer.
-  }
-
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.sent.push(Buffer.from(chunk));
-    done();
-  }
-}
 
 interface Outcome {
   readonly out: Buffer;

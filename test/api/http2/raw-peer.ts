@@ -1,6 +1,7 @@
 /** A client that writes any bytes, and a service to write them to: what HTTP/2 does is under test. */
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { Duplex } from 'node:stream';
 import { Slab } from '../../../src/api/http2/frame-sender.js';
 import { Flag, FrameType, preface } from '../../../src/api/http2/frames.js';
 import { encodeBlock } from '../../../src/api/http2/hpack-encoder.js';
@@ -225,5 +226,26 @@ export class RawPeer {
 
   close(): void {
     this.socket.destroy();
+  }
+}
+
+/** A socket without a network; the test emits its 'data'. */
+export class MemorySocket extends Duplex {
+  readonly sent: Buffer[] = [];
+  /** Nobody reads at the other end. */
+  readonly stuck: boolean;
+
+  constructor({ stuck = false } = {}) {
+    super({ autoDestroy: true, highWaterMark: stuck ? 1024 : 1024 * 1024 });
+    this.stuck = stuck;
+  }
+
+  override _read(): void {
+    // Pushed by whoever plays the peer.
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.sent.push(Buffer.from(chunk));
+    if (!this.stuck) done();
   }
 }
