@@ -23,6 +23,7 @@ import { raceRedis } from './bench/race-redis.js';
 import { measureReadLevels } from './bench/read-levels.js';
 import { measureScale } from './bench/scale-cluster.js';
 import { measureTopologies } from './bench/scale-topology.js';
+import { measureShardCounts } from './bench/shard-counts.js';
 import { cpuSeconds, rssMiB } from './bench/process-figures.js';
 import type { LoadResult, LoadSpec } from './bench/load-generator.js';
 
@@ -51,6 +52,7 @@ const parts: Readonly<Record<string, (options: Options) => Promise<void>>> = {
   durability: measureDurability,
   levels: measureReadLevels,
   migrations: ({ turns }) => measureMigrations({ turns, mib: migratedMib }),
+  shards: measureShardCounts,
   scale: async ({ groups }) => {
     measureTopologies();
     await measureScale({ groups, seconds: awakeSeconds, mib: rebuiltMib });
