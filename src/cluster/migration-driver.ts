@@ -32,7 +32,7 @@ import type {
 import { FreezeWatch } from './freeze-watch.js';
 import { MigrationCopy } from './migration-copy.js';
 import { MigrationTarget, notYet } from './migration-target.js';
-import { Throttle } from './throttle.js';
+import { Courtesy, Throttle } from './throttle.js';
 
 export interface MigrationDriverOptions {
   readonly id: number;
@@ -60,6 +60,7 @@ const patienceMs = 2000;
 export class MigrationDriver {
   private readonly options: MigrationDriverOptions;
   private readonly throttle: Throttle;
+  private readonly courtesy: Courtesy;
   private readonly target: MigrationTarget;
   private readonly copy: MigrationCopy;
   private readonly freezes: FreezeWatch;
@@ -75,6 +76,7 @@ export class MigrationDriver {
   constructor(options: MigrationDriverOptions) {
     this.options = options;
     this.throttle = new Throttle(options.clock);
+    this.courtesy = new Courtesy(options.clock);
     this.target = new MigrationTarget(options);
     this.copy = new MigrationCopy({ id: options.id, shard: options.shard, target: this.target });
     this.freezes = new FreezeWatch(options.clock);
@@ -255,6 +257,7 @@ export class MigrationDriver {
     }
     this.target.forget();
     this.copy.begin();
+    this.courtesy.begin(shard.operations);
     await this.atSource(order, 'exportBegin', bareTerms(batch));
     if (!batch.some((slot) => shard.slotState(slot).migration?.id === id)) {
       this.noteTrouble(`keys of slot ${batch[0] ?? ''} are on their way into a pin or back`);
@@ -333,7 +336,9 @@ export class MigrationDriver {
       if (ms === 0) break;
       await this.pause(ms);
     }
-    this.progressMs += clock.monotonicMs() - sinceMs;
+    const waitedMs = clock.monotonicMs() - sinceMs;
+    this.progressMs += waitedMs;
+    this.courtesy.rested(waitedMs);
   }
 
   // ---- freeze and handover
@@ -447,8 +452,17 @@ export class MigrationDriver {
     if (order.goal !== 'settle') await this.tell({ kind: 'moveSlots', ...moved });
     await this.atSource(order, 'collect', bareTerms(slots));
     this.freezes.told();
+    await this.letClientsGoFirst();
     this.moved();
     return true;
+  }
+
+  /** No slot is on its way just now: where clients are busy, as long again is theirs alone. */
+  private async letClientsGoFirst(): Promise<void> {
+    const { clock, shard } = this.options;
+    const untilMs = clock.monotonicMs() + this.courtesy.restMs(shard.operations);
+    while (clock.monotonicMs() < untilMs && this.order()?.goal === 'go')
+      await this.pause(untilMs - clock.monotonicMs());
   }
 
   // ---- the end of it before its time

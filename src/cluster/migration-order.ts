@@ -11,6 +11,7 @@ export type SourceShard = Pick<
   | 'id'
   | 'isLeader'
   | 'leadership'
+  | 'operations'
   | 'slotState'
   | 'slotsInMigration'
   | 'scanPart'

@@ -1,4 +1,4 @@
-/** Keeps to a rate, which may change at any time: says how long to wait before the next piece. */
+/** The pace of a migration: its rate, which may change at any time, and rests for the sake of clients. */
 import type { Clock } from '../observe/clock.js';
 
 /** Ahead of the rate by this much nobody waits: shorter waits cost more than they are worth. */
@@ -29,5 +29,40 @@ export class Throttle {
     this.atMs = nowMs;
     const waitMs = this.ahead / perMs;
     return waitMs > slackMs ? waitMs : 0;
+  }
+}
+
+/** Operations per second from which on a shard counts as busy. */
+const busyOperations = 100;
+const restMsMax = 1000;
+
+/** Where clients are busy, as long again as a piece of work took is theirs alone. */
+export class Courtesy {
+  private readonly clock: Clock;
+  private begunMs = 0;
+  private restedMs = 0;
+  private operations = 0;
+
+  constructor(clock: Clock) {
+    this.clock = clock;
+  }
+
+  /** `operations`: that clients had asked for by now. */
+  begin(operations: number): void {
+    this.begunMs = this.clock.monotonicMs();
+    this.restedMs = 0;
+    this.operations = operations;
+  }
+
+  /** Time since the beginning in which nothing was done anyway. */
+  rested(ms: number): void {
+    this.restedMs += ms;
+  }
+
+  /** Milliseconds to rest when the piece is done. */
+  restMs(operations: number): number {
+    const tookMs = this.clock.monotonicMs() - this.begunMs;
+    const isBusy = (operations - this.operations) * 1000 >= tookMs * busyOperations;
+    return isBusy ? Math.min(restMsMax, Math.max(0, tookMs - 2 * this.restedMs)) : 0;
   }
 }

@@ -257,6 +257,11 @@ export class Shard {
       yield { slot, state, operationsPerSecond: this.load.rateOf(slot) };
   }
 
+  /** Reads and writes that this replica was asked for since it was opened. */
+  get operations(): number {
+    return this.load.total;
+  }
+
   get slotsInMigration(): ReadonlySet<Slot> {
     return this.machine.slotsInMigration;
   }

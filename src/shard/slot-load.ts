@@ -8,6 +8,8 @@ const windowMs = 10_000;
 export class SlotLoad {
   private readonly clock: Clock;
   private startedMs: number;
+  /** Operations since the start of the node. */
+  total = 0;
   private current = new Map<Slot, number>();
   /** Of the last whole window. */
   private before: ReadonlyMap<Slot, number> = new Map();
@@ -18,6 +20,7 @@ export class SlotLoad {
   }
 
   count(slot: Slot): void {
+    this.total++;
     this.current.set(slot, (this.current.get(slot) ?? 0) + 1);
   }
 

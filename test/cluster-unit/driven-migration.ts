@@ -126,6 +126,7 @@ export class DrivenMigration {
       id: groupId(sourceShard),
       isLeader: true,
       leadership: 1,
+      operations: 0,
       slotState: (slot) => machine.slotState(slot),
       slotsInMigration: machine.slotsInMigration,
       scanPart: (slot, cursor, room) => scanPart(at(slot), cursor, room),
