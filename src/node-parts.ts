@@ -15,6 +15,7 @@ import {
   type FoundationOptions,
   type Foundations,
 } from './foundations.js';
+import type { Machine } from './machine.js';
 import { generationOf, type Topology } from './meta/topology.js';
 import type { Clock } from './observe/clock.js';
 import { DiskSpace } from './observe/disk-space.js';
@@ -47,7 +48,7 @@ export async function openParts(options: FoundationOptions): Promise<NodeParts> 
   const { node: own, host, engine, raftLog, transport, machine } = foundations;
   const view = new ClusterView();
   const cache = new TopologyKeeper(clock, (topology) => {
-    machine.writeTopology(config, topology);
+    keepTopology(topology, options, machine);
   });
   host.generationOf = (group) => generationOf(view.topology, group);
   const onTopology = (topology: Topology): void => {
@@ -101,6 +102,27 @@ export async function openParts(options: FoundationOptions): Promise<NodeParts> 
     onTopology,
   };
   return { ...parts, clientAddressOf: addressOf };
+}
+
+/**
+ * It is only a copy, of which nothing is acknowledged: a disk that fails is found out by who has to be sure,
+ * in the next write to the Raft log.
+ */
+function keepTopology(
+  topology: Topology,
+  { config, log }: FoundationOptions,
+  machine: Machine,
+): void {
+  try {
+    machine.writeTopology(config, topology);
+  } catch (error) {
+    const { version } = topology;
+    log(
+      'warn',
+      { version, error: String(error) },
+      'cannot keep the topology in the data directory',
+    );
+  }
 }
 
 function openDiskSpace(
