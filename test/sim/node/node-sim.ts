@@ -38,6 +38,15 @@ export interface NodeRunResult {
   readonly lines: readonly string[];
 }
 
+/** What happens in a run instead of a storm. */
+export interface Script {
+  play(): Promise<void>;
+  /** Whatever the event has set free is settled. */
+  afterEvent(): void;
+}
+
+export type NewScript = (world: NodeWorld, operator: NodeOperator) => Script;
+
 /** A cluster must have been made within this time, ms; nothing goes wrong meanwhile. */
 const birthMaxMs = 10_000;
 /**
@@ -47,6 +56,7 @@ const birthMaxMs = 10_000;
 const leadersMaxMs = 8000;
 const healMaxMs = 90_000;
 const concludeMaxMs = 60_000;
+const scriptMaxMs = 600_000;
 
 /** The event loop's own: whatever a run patches or replaces, a turn of it is one. */
 const immediate = setImmediate;
@@ -56,8 +66,21 @@ const turn = (): Promise<void> =>
   });
 
 /** Runs one seed from the beginning to the end. Does not reject. */
-export async function runNodeSim(options: NodeRunOptions): Promise<NodeRunResult> {
-  const sim = new NodeSim(drawNodePlan(options.seed), options);
+export function runNodeSim(options: NodeRunOptions): Promise<NodeRunResult> {
+  return runPlan(drawNodePlan(options.seed), options);
+}
+
+/** Plays a script while clients work; then heals and checks as any run does. Does not reject. */
+export function runNodeScript(plan: NodePlan, newScript: NewScript): Promise<NodeRunResult> {
+  return runPlan(plan, { seed: plan.seed, seconds: 0, traceLines: 100 }, newScript);
+}
+
+async function runPlan(
+  plan: NodePlan,
+  options: NodeRunOptions,
+  newScript?: NewScript,
+): Promise<NodeRunResult> {
+  const sim = new NodeSim(plan, options, newScript);
   const onRejection = (error: unknown): void => {
     sim.fail(error);
   };
@@ -94,9 +117,10 @@ class NodeSim implements NodeWorld {
   private readonly operator: NodeOperator;
   private readonly convergence: NodeConvergence;
   private readonly touchedNodes = new Set<SimNode>();
+  private readonly script: Script | undefined;
   private failure: { readonly error: unknown } | undefined;
 
-  constructor(plan: NodePlan, options: NodeRunOptions) {
+  constructor(plan: NodePlan, options: NodeRunOptions, newScript?: NewScript) {
     this.plan = plan;
     const { timeline, coverage } = this;
     this.trace = new Trace(() => timeline.now, options.traceLines, options.print);
@@ -123,6 +147,7 @@ class NodeSim implements NodeWorld {
     this.record = new ClientRecord(timeline);
     this.operator = new NodeOperator(this, this.random.split());
     this.convergence = new NodeConvergence(this, this.operator);
+    this.script = newScript?.(this, this.operator);
     this.clients = Array.from(
       { length: plan.clients },
       (_, n) => new NodeClient(this, n, this.record, this.random.split()),
@@ -148,7 +173,8 @@ class NodeSim implements NodeWorld {
     const work = Promise.all(this.clients.map((client) => client.work()));
     this.operator.begin();
     this.nemesis.begin();
-    await this.pass(stormMs);
+    if (this.script === undefined) await this.pass(stormMs);
+    else await this.until('the script', scriptMaxMs, this.script.play());
     this.heal();
     await this.while(leadersMaxMs, 'leaders after everything healed', () =>
       this.convergence.leaderless(),
@@ -289,6 +315,7 @@ class NodeSim implements NodeWorld {
     await turn();
     for (const node of this.touchedNodes) this.checks.afterEvent(node);
     this.touchedNodes.clear();
+    if (this.isStormy) this.script?.afterEvent();
     if (this.failure === undefined) return;
     const { error } = this.failure;
     throw error;
