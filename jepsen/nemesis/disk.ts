@@ -25,7 +25,7 @@ const stopMsMax = 10_000;
 const harmless = /\/(topology|identity)\.json\.new failed$/;
 
 /** The fields of the control file, as in native/bad-disk.c. */
-interface Badness {
+export interface Badness {
   readonly writeError: number;
   readonly syncError: number;
   readonly syncDelayUs: number;
@@ -33,10 +33,11 @@ interface Badness {
   readonly left: number;
 }
 
-const well: Badness = { writeError: 0, syncError: 0, syncDelayUs: 0, left: 0 };
+export const well: Badness = { writeError: 0, syncError: 0, syncDelayUs: 0, left: 0 };
 const { EIO, ENOSPC } = constants.errno;
 
-const base = {
+/** Of every nemesis that the shim makes. */
+export const badDisk = {
   probe: ({ folder }: { readonly folder: string }) => compile(folder, 'bad-disk'),
   environmentOf: (folder: string, node: number, data: string) => {
     steer(folder, node, well);
@@ -52,7 +53,7 @@ const base = {
 };
 
 export const diskError: Nemesis = {
-  ...base,
+  ...badDisk,
   name: 'disk-error',
   holdMs: [0, 2000],
   gapMs: [5000, 12_000],
@@ -65,7 +66,7 @@ export const diskError: Nemesis = {
 };
 
 export const diskFull: Nemesis = {
-  ...base,
+  ...badDisk,
   name: 'disk-full',
   holdMs: [0, 2000],
   gapMs: [5000, 12_000],
@@ -74,7 +75,7 @@ export const diskFull: Nemesis = {
 };
 
 export const slowDisk: Nemesis = {
-  ...base,
+  ...badDisk,
   name: 'slow-disk',
   holdMs: [1000, 6000],
   gapMs: [2000, 8000],
@@ -155,7 +156,7 @@ function controlFile(folder: string, node: number): string {
 }
 
 /** Written in place: the node has it mapped. The count of what was touched stays. */
-function steer(folder: string, node: number, badness: Badness): void {
+export function steer(folder: string, node: number, badness: Badness): void {
   const path = controlFile(folder, node);
   const { writeError, syncError, syncDelayUs, left } = badness;
   const fields = new Int32Array([writeError, syncError, syncDelayUs, left]);

@@ -150,7 +150,12 @@ export class LocalCluster {
   }
 
   /** Starts the process of a node; its data directory is as it was left. */
-  startNode(id: number, extraFlags: Readonly<Record<string, string>> = {}): ChildProcess {
+  startNode(
+    id: number,
+    extraFlags: Readonly<Record<string, string>> = {},
+    extraEnvironment: Readonly<Record<string, string>> = {},
+  ): ChildProcess {
+    const { environment } = this.options;
     const node = this.node(id);
     const log = openSync(node.logFile, 'a');
     const child = spawn(
@@ -160,7 +165,10 @@ export class LocalCluster {
         mainFile(),
         ...this.argumentsOf(node, extraFlags),
       ],
-      { stdio: ['ignore', 'ignore', log], env: { ...process.env, ...this.options.environment } },
+      {
+        stdio: ['ignore', 'ignore', log],
+        env: { ...process.env, ...environment, ...extraEnvironment },
+      },
     );
     closeSync(log);
     this.processes.set(id, child);

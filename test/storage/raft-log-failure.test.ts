@@ -149,6 +149,23 @@ describe('Raft log failures', () => {
     expect(failures).to.have.length(1);
   });
 
+  it('R45: a failed read is fatal too: what cannot be read is not told', async () => {
+    const disk = new SimulatedDisk();
+    const { log, failures } = await openLog(disk);
+    await createGroup(log, 1);
+    await appended(log, { group: group(1), entries: [command(1, 1, 'precious')] });
+    failOn(disk, 'read');
+    const range = { group: group(1), from: 1, last: 1, bytesMax: 1 };
+    const found: unknown = await log.read(range).catch((error: unknown) => error);
+    expect(failures).to.have.length(1);
+    expect(failures[0]).to.include({ code: 'EIO', directory });
+    expect(found).to.equal(failures[0]);
+    disk.hook = () => undefined;
+    const again: unknown = await log.read(range).catch((error: unknown) => error);
+    expect(again, 'when it could be read again').to.equal(failures[0]);
+    await log.close();
+  });
+
   it('closes its files only after the write under way, also after a failure', async () => {
     const disk = new SimulatedDisk();
     const { log, failures } = await openLog(disk);
