@@ -37,7 +37,7 @@ describe('a node whose disk fails', function () {
         const { directory } = cluster.node(2);
         for (const [name, badness] of errors) {
           await cluster.kill(2);
-          const node = cluster.startNode(2, {}, badDisk.environmentOf(folder, 2, directory));
+          const node = cluster.startNode(2, {}, badDisk.environmentOf(folder, 2, `${directory}/`));
           await cluster.waitUntilReady(30_000);
           await put(`${name} before`, 'v');
           expect(isRunning(node), name).to.equal(true);
