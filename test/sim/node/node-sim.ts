@@ -70,7 +70,7 @@ export function runNodeSim(options: NodeRunOptions): Promise<NodeRunResult> {
   return runPlan(drawNodePlan(options.seed), options);
 }
 
-/** Plays a script while clients work; then heals and checks as any run does. Does not reject. */
+/** Plays a script while clients work; then heals and checks like every run. Does not reject. */
 export function runNodeScript(plan: NodePlan, newScript: NewScript): Promise<NodeRunResult> {
   return runPlan(plan, { seed: plan.seed, seconds: 0, traceLines: 100 }, newScript);
 }
