@@ -293,7 +293,9 @@ export class Core {
     this.loseReads();
     this.replica.enterTerm(term);
     this.replica.leader = leader;
-    this.role = new Follower(this.replica);
+    // A candidate of a higher term is no reason to wait anew, unless it gets the vote (§5.2).
+    if (leader === noReplica && this.role.kind === 'follower') this.role.quiet = false;
+    else this.role = new Follower(this.replica);
   }
 
   /** From here on the message is of our own term, but for pre-votes and their granted answers. */

@@ -2,7 +2,7 @@
  * A run of one seed over raft cores: a storm of faults while clients work, then everything heals
  * and the group must become whole again. Every check that fails ends the run with its reason.
  */
-import { membershipOf, nodeId, replicaId } from '../../raft/index.js';
+import { isMember, membershipOf, nodeId, replicaId } from '../../raft/index.js';
 import type { Generation, Member, Membership, ReplicaId } from '../../raft/index.js';
 import { everyQuorum } from '../../raft/invariants.js';
 import { Convergence } from './convergence.js';
@@ -201,10 +201,14 @@ export class CoreSim implements World {
     const { preVote, checkQuorum } = this.plan.options;
     const status = this.leader()?.core?.status();
     if ((preVote && checkQuorum) || status === undefined) return new Set();
-    const removed = new Set(this.members.keys());
     if (status.membership.index > status.commitIndex) return new Set();
-    for (const { id } of status.membership.membership.members) removed.delete(id);
-    return removed;
+    const present = new Set(status.membership.membership.members.map(({ id }) => id));
+    // One that never was a member disturbs nobody, and may be what a paused leader is about to add.
+    const removed = [...this.members.values()].filter(
+      ({ id, disk }) =>
+        !present.has(id) && disk.memberships().some(({ membership }) => isMember(membership, id)),
+    );
+    return new Set(removed.map(({ id }) => id));
   }
 
   private addReplica(id: ReplicaId, membership: Membership): void {
