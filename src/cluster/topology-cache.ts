@@ -62,9 +62,12 @@ export function readTopologyCache(directory: string): Topology | undefined {
   }
 }
 
-/** Not synced: losing it costs a question. Throws when the directory cannot be written. */
+/**
+ * Synced: after a power cut of several nodes there may be nobody to ask, and without a topology none of
+ * them knows which slots its shards serve. Throws when the directory cannot be written.
+ */
 export function writeTopologyCache(directory: string, topology: Topology): void {
   const path = join(directory, fileName);
-  writeFileSync(`${path}.new`, JSON.stringify(topology));
+  writeFileSync(`${path}.new`, JSON.stringify(topology), { flush: true });
   renameSync(`${path}.new`, path);
 }
