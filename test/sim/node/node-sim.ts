@@ -199,7 +199,7 @@ class NodeSim implements NodeWorld {
   }
 
   started(node: SimNode): void {
-    if (node.stillHasDamage)
+    if (node.overlooksDamage)
       this.fail(new Error(`node ${node.id} has read ${node.damage?.path} and not seen its damage`));
     this.guard(() => this.checks.started(node));
     this.trace.line(`node ${node.id} serves`);
@@ -258,7 +258,7 @@ class NodeSim implements NodeWorld {
       node.disk.bytesMax = Infinity;
       node.life?.resume();
       // Started again, it reads all of its log.
-      if (node.stillHasDamage) node.crash('kill');
+      if (node.hasDamage) node.crash('kill');
       if (!node.isRunning) node.start();
     }
   }

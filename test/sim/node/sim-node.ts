@@ -87,6 +87,8 @@ export class SimNode {
   private readonly world: NodeWorld;
   private readonly random: SimRandom;
   private readonly directoryId: Uint8Array;
+  /** What was damaged before this process began: it may have read later damage in time. */
+  private damageAtStart: SimNode['damage'];
   /** What was done to this process on purpose, so that its end is no surprise. */
   private mayFail = false;
 
@@ -120,6 +122,7 @@ export class SimNode {
       world.touched(this);
     });
     this.life = life;
+    this.damageAtStart = this.damage;
     this.mayFail = false;
     this.failNextSync = false;
     this.disk.bytesMax = Infinity;
@@ -221,9 +224,18 @@ export class SimNode {
     return true;
   }
 
+  get hasDamage(): boolean {
+    return this.isThere(this.damage);
+  }
+
+  /** It has read damage and serves. */
+  get overlooksDamage(): boolean {
+    return this.isThere(this.damageAtStart);
+  }
+
   /** The segment may have been dropped before anybody read it. */
-  get stillHasDamage(): boolean {
-    const { disk, damage } = this;
+  private isThere(damage: SimNode['damage']): boolean {
+    const { disk } = this;
     if (damage === undefined || !disk.paths().includes(damage.path)) return false;
     return disk.bytesOf(damage.path).readUInt8(damage.at) === damage.byte;
   }
