@@ -61,8 +61,11 @@ export class MigrationTarget {
     for (const slot of slots) {
       const report = this.reports.get(slot);
       if (report === undefined || this.part(slot) !== undefined) continue;
-      if (report.ownership === SlotOwnership.handedOver)
+      if (report.ownership === SlotOwnership.handedOver) {
+        // It lets go of it in a moment: to be asked again.
+        this.reports.delete(slot);
         throw notYet(`the target still holds what it gave away of slot ${slot}`);
+      }
       return (
         `the target does not take slot ${slot}: it has it already, or has ended this migration; look at ` +
         `quorate slot show ${slot}, then start another one`
