@@ -25,7 +25,7 @@ export class Follower {
   /** The leader has said that it will not speak until something happens (rule D05). */
   quiet = false;
   /**
-   * In [electionTicks, 2 * electionTicks), drawn anew for every wait (paper §5.2): with the same
+   * In [electionTicks, 2 * electionTicks), drawn anew after every campaign (paper §5.2): with the same
    * timeouts split votes would repeat for ever.
    */
   readonly timeout: number;

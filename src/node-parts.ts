@@ -120,7 +120,8 @@ function keepTopology(
     log(
       'warn',
       { version, error: String(error) },
-      'cannot keep the topology in the data directory',
+      'cannot keep the topology in the data directory: after a restart other nodes are asked for it; ' +
+        'is the disk full, or the directory not writable?',
     );
   }
 }

@@ -113,11 +113,22 @@ export class QuorateNode {
   }
 
   private feedTopologies(): TopologyFeed {
-    const { clock, log, view, metadata, foundations, onTopology } = this.parts;
+    const { config, clock, log, view, metadata, foundations, onTopology } = this.parts;
     const { node, link, machine } = foundations;
-    const { watchTopology: watch } = machine;
-    const isInformed = (): boolean => metadata.isInformed;
-    return new TopologyFeed({ clock, log, node, view, link, isInformed, onTopology, watch });
+    return new TopologyFeed({
+      clock,
+      log,
+      node,
+      clusterId: config.clusterId,
+      firstAddresses: config.initialCluster
+        .filter((member) => member.node !== node)
+        .map(({ client }) => formatAddress(client)),
+      view,
+      link,
+      isInformed: () => metadata.isInformed,
+      onTopology,
+      watch: machine.watchTopology,
+    });
   }
 
   private tellTopologies(): TopologyService {

@@ -18,6 +18,8 @@ import type { NodeLink } from './node-link.js';
 const lookEveryMs = 500;
 /** Then another node is watched: this one may be cut off from the others, and not know it. */
 const turnMs = 15_000;
+/** While nothing is known: who is watched may know nothing either. */
+const firstTurnMs = 2000;
 /** Between two rounds of questions; twice as long each time that nobody knew more. */
 const askMsMin = 250;
 const askMsMax = 30_000;
@@ -30,6 +32,9 @@ export interface TopologyFeedOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly node: number;
+  readonly clusterId: string;
+  /** Client addresses of the other first nodes: the ones to ask while no topology is known. */
+  readonly firstAddresses: readonly string[];
   readonly view: ClusterView;
   readonly link: Pick<NodeLink, 'topology'>;
   /** By its own replica of the metadata group: nobody has to be watched. */
@@ -80,8 +85,12 @@ export class TopologyFeed {
     const watched = this.stopWatch !== undefined;
     this.askUnasked();
     if (this.options.isInformed()) this.endWatch();
-    else if (!watched || this.options.clock.monotonicMs() - this.watchedSinceMs > turnMs)
+    else if (!watched || this.options.clock.monotonicMs() - this.watchedSinceMs > this.turnMs)
       this.watchNext();
+  }
+
+  private get turnMs(): number {
+    return this.options.view.version === 0 ? firstTurnMs : turnMs;
   }
 
   private endWatch(): void {
@@ -118,20 +127,20 @@ export class TopologyFeed {
 
   /** Nodes with the metadata group only: those without it might watch one another in a ring. */
   private nextSource(): string | undefined {
-    const { view, node: own } = this.options;
-    const sources = view.topology.metadata
-      .filter(({ node }) => node !== own)
-      .map(({ node }) => view.clientAddressOf(node))
-      .filter((address) => address !== undefined);
+    const { view, firstAddresses } = this.options;
+    const sources =
+      view.version === 0
+        ? firstAddresses
+        : this.addressesOf(view.topology.metadata.map(({ node }) => node));
     return sources[this.turn++ % Math.max(1, sources.length)];
   }
 
   /** Throws for a document that is none: of another version of this program, or damaged. */
   private take({ topology }: WatchEvent): void {
-    const { view, onTopology } = this.options;
+    const { view, clusterId, onTopology } = this.options;
     if (!topology || topology.version <= view.version) return;
     // An address that was a node's may be one of another cluster by now.
-    if (view.version > 0 && topology.clusterId !== view.topology.clusterId) return;
+    if (topology.clusterId !== clusterId) return;
     onTopology(parseTopology(topology.document));
   }
 
@@ -169,14 +178,22 @@ export class TopologyFeed {
 
   /** A few of them, others each time; the metadata group's first. */
   private others(): readonly string[] {
-    const { view, node } = this.options;
+    const { view, firstAddresses } = this.options;
     const { metadata, nodes } = view.topology;
     const present = nodes.filter(({ state }) => state !== 'removed').map(({ id }) => id);
-    const addresses = [...new Set([...metadata.map((each) => each.node), ...present])]
-      .filter((id) => id !== node)
-      .map((id) => view.clientAddressOf(id))
-      .filter((address) => address !== undefined);
+    const addresses =
+      view.version === 0
+        ? firstAddresses
+        : this.addressesOf([...metadata.map((each) => each.node), ...present]);
     const first = addresses.length <= askedMax ? 0 : this.turn++ % addresses.length;
     return [...addresses.slice(first), ...addresses.slice(0, first)].slice(0, askedMax);
+  }
+
+  private addressesOf(nodes: readonly number[]): readonly string[] {
+    const { view, node: own } = this.options;
+    return [...new Set(nodes)]
+      .filter((node) => node !== own)
+      .map((node) => view.clientAddressOf(node))
+      .filter((address) => address !== undefined);
   }
 }

@@ -52,7 +52,7 @@ export class TopologyKeeper {
   }
 }
 
-/** Undefined when there is none, or none that can be read: then the nodes of `--join` are asked. */
+/** Undefined when there is none, or none that can be read: then others are asked, by `--join` or `--initial-cluster`. */
 export function readTopologyCache(directory: string): Topology | undefined {
   try {
     // Written by this program, whole or not at all.

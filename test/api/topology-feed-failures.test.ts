@@ -32,6 +32,8 @@ class Stage {
       clock: this.clock,
       log: (_level, _fields, message) => this.log.push(message),
       node: 9,
+      clusterId: 'prod',
+      firstAddresses: [],
       view: this.view,
       link: {
         topology: (address, knownVersion = 0) => {

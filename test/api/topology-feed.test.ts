@@ -11,18 +11,23 @@ const known = clusterOf(3, { shards: 1 });
 const newer: Topology = { ...known, version: known.version + 1_000_000, generation: 7 };
 
 /** Node 2, whose own replica of the metadata group tells it what is new; node 1 knows `there`. */
-function feedAt(there: Topology): { view: ClusterView; asked: string[]; close: () => void } & {
+function feedAt(
+  there: Topology,
+  own?: Topology,
+): { view: ClusterView; asked: string[]; close: () => void } & {
   hint: (version: number) => void;
   pass: (ms: number) => Promise<void>;
 } {
   const clock = new ManualClock();
   const view = new ClusterView();
-  view.update(known);
+  if (own !== undefined) view.update(own);
   const asked: string[] = [];
   const feed = new TopologyFeed({
     clock,
     log: () => undefined,
     node: 2,
+    clusterId: known.clusterId,
+    firstAddresses: ['node-3:7400', 'node-1:7400'],
     view,
     link: {
       topology: (address): Promise<TopologyReply> => {
@@ -57,14 +62,14 @@ function feedAt(there: Topology): { view: ClusterView; asked: string[]; close: (
 
 describe('what a node hears of the topology', () => {
   it('D07: comes also from others while its own metadata group talks: that may be an old majority', async () => {
-    const { view, pass, close } = feedAt(newer);
+    const { view, pass, close } = feedAt(newer, known);
     await pass(1000);
     expect(view.topology.generation).to.equal(7);
     close();
   });
 
   it('is asked for unasked every ten seconds, which holds back no question that a hint gives rise to', async () => {
-    const { asked, pass, hint, close } = feedAt(known);
+    const { asked, pass, hint, close } = feedAt(known, known);
     await pass(60_000);
     // Each time the two others.
     expect(asked).to.have.length.within(10, 14);
@@ -72,6 +77,21 @@ describe('what a node hears of the topology', () => {
     hint(known.version + 1);
     await pass(0);
     expect(asked.length).to.be.greaterThan(before);
+    close();
+  });
+
+  it('is asked of the other first nodes while none is known: its own copy is lost, and it leads no group', async () => {
+    const { view, pass, close } = feedAt(newer);
+    await pass(1000);
+    expect(view.version).to.equal(newer.version);
+    close();
+  });
+
+  it('is not taken from another cluster, even while none is known', async () => {
+    const { view, asked, pass, close } = feedAt({ ...newer, clusterId: 'another' });
+    await pass(1000);
+    expect(asked).to.include('node-1:7400');
+    expect(view.version).to.equal(0);
     close();
   });
 });

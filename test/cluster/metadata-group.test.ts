@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { expect } from 'chai';
 import type { LocalCluster } from '../../src/cli/local-cluster.js';
 import { QuorateClient } from '../../src/client/index.js';
@@ -96,5 +97,24 @@ describe('the metadata group of a running cluster', function () {
       });
       await cluster.kill(1);
       expect(text((await client.get({ key: bytes('k') })).kv?.value)).to.equal('v');
+    }));
+
+  it('is asked by a first node that has no replica of it any more, and no copy of the topology', () =>
+    withCluster({ nodes: 3 }, async ({ cluster, client }) => {
+      await join(cluster, client, 1);
+      await client.put({ key: bytes('k'), value: bytes('v') });
+      await client.changeCluster({ kind: 'drain', node: 1 });
+      await cluster.waitFor('node 1 has no replicas', 60_000, async () => {
+        return (await cluster.status(1))?.groups.length === 0;
+      });
+      await cluster.kill(1);
+      rmSync(`${cluster.node(1).directory}/topology.json`);
+      cluster.startNode(1);
+      const one = new QuorateClient({ endpoints: [cluster.node(1).clientAddress] });
+      await cluster.waitFor('node 1 finds the key', 30_000, async () => {
+        const found = await one.get({ key: bytes('k') }).catch(() => undefined);
+        return text(found?.kv?.value) === 'v';
+      });
+      one.close();
     }));
 });

@@ -6,7 +6,7 @@ import { withCluster } from './fixture.js';
 describe('a node that cannot write the topology into its data directory', function () {
   this.timeout(120_000);
 
-  it('R45: goes on with the newest one and says what failed: the file saves a question, and proves nothing', () =>
+  it('R45: goes on with the newest one, and says what failed: nothing is acknowledged by that file', () =>
     withCluster({}, async ({ cluster, client }) => {
       const { node, clientAddress, directory, logFile } = cluster.node(2);
       // In the place of the file that is written beside the old one.
