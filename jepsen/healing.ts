@@ -132,9 +132,10 @@ async function replicas(cluster: Cluster, program: string, problems: string[]): 
     [program, 'cluster', 'check', '-o', 'json', '-e', cluster.endpoints.join(',')],
     { timeoutMs: 120_000, codes: [0, 3] },
   );
-  const check = JSON.parse(out) as { problems: string[]; groups: { replicas: unknown[] }[] };
-  problems.push(...check.problems);
-  return check.groups.reduce((sum, group) => sum + group.replicas.length, 0);
+  const check = JSON.parse(out) as { problems?: string[]; groups?: { replicas: unknown[] }[] };
+  // Without a majority of the metadata group there is no check, only the reason.
+  problems.push(...(check.problems ?? [`could not be compared: ${out.trim()}`]));
+  return (check.groups ?? []).reduce((sum, group) => sum + group.replicas.length, 0);
 }
 
 function processes(cluster: Cluster, problems: string[]): Promise<number> {
