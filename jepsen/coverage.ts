@@ -17,6 +17,21 @@ export interface NemesisCoverage {
   readonly okOperations: number;
 }
 
+/** By nemesis: so many of its faults must have had an effect; 1 of one that is not named. */
+export type EffectsWanted = Readonly<Record<string, number>>;
+
+/** Nemeses of which too few faults had an effect. */
+export function lackingOf(
+  names: readonly string[],
+  spans: readonly Pick<FaultSpan, 'nemesis' | 'hadEffect'>[],
+  wanted: EffectsWanted,
+): readonly string[] {
+  return names.filter((name) => {
+    const own = spans.filter(({ nemesis, hadEffect }) => nemesis === name && hadEffect);
+    return own.length < (wanted[name] ?? 1);
+  });
+}
+
 /** Operations that must have succeeded: in the whole run, and while any fault lasted. */
 const okMin = 100;
 const okDuringFaultsMin = 20;
@@ -26,8 +41,9 @@ export function coverageOf(options: {
   readonly operations: readonly Operation[];
   readonly spans: readonly FaultSpan[];
   readonly requested: readonly string[];
+  readonly effectsWanted: EffectsWanted;
 }): Coverage {
-  const { operations, spans, requested } = options;
+  const { operations, spans, requested, effectsWanted } = options;
   const ok = operations.filter(({ status }) => status === 'ok');
   const nemeses = new Map(
     requested.map((name) => {
@@ -38,9 +54,10 @@ export function coverageOf(options: {
     }),
   );
   const problems: string[] = [];
-  for (const [name, { faults, effective }] of nemeses) {
-    if (effective > 0) continue;
-    problems.push(faults === 0 ? `${name} never happened` : `${name}: no fault had any effect`);
+  for (const name of lackingOf(requested, spans, effectsWanted)) {
+    const { faults = 0, effective = 0 } = nemeses.get(name) ?? {};
+    const few = `${name}: ${effective} of ${faults} faults had an effect, ${effectsWanted[name] ?? 1} are wanted`;
+    problems.push(faults === 0 ? `${name} never happened` : few);
   }
   const during = countDuring(ok, spans);
   if (ok.length < okMin) problems.push(`${ok.length} operations succeeded, ${okMin} are wanted`);

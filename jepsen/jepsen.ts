@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
+import type { EffectsWanted } from './coverage.js';
 import { nemeses } from './nemesis/all.js';
 import { conclusionOf, writeReport } from './report/report.js';
 import { execute, type Outcome, type Plan } from './run.js';
@@ -23,23 +24,25 @@ interface Flags {
   readonly timeout: number;
   readonly leases?: boolean;
   readonly gap: number;
+  readonly effectsWanted?: EffectsWanted;
   readonly report?: string;
   readonly sandbox: boolean;
   readonly smoke?: boolean;
 }
 
-/** For CI, two minutes on a slow machine: faults of every kind that need no luck to do something. */
+/** For CI, two to four minutes: faults of every kind that need no luck to do something. */
 const smoke = {
   nodes: 3,
   shards: 2,
   replicas: 3,
-  time: 60,
+  time: 120,
   workload: 'append',
   nemesis: ['kill', 'pause', 'partition', 'migrate', 'transfer', 'power', 'disk-error'],
   clients: 8,
   rate: 200,
   timeout: 5000,
-  gap: 3,
+  gap: 2,
+  effectsWanted: { power: 5 },
 } as const;
 
 const integer =
@@ -90,7 +93,7 @@ function program(): Command {
     .option('--leases', 'leases on, and every other client reads on one')
     .option(
       '--smoke',
-      'two minutes for CI: 3 nodes, every common fault; only --seed and --report count',
+      'for CI: two to four minutes, 3 nodes, every common fault, 5 power cuts; only --seed and --report count',
     )
     .option('--no-sandbox', 'no namespaces: nodes on loopback, links through proxies')
     .option('--report <folder>', 'where the report goes (default: .build/jepsen/WORKLOAD-SEED)')
@@ -105,6 +108,7 @@ function program(): Command {
 function planOf(given: Flags): Plan {
   const flags = given.smoke === true ? { ...given, ...smoke } : given;
   const { nodes, time, workload, nemesis, seed, timeout, gap, leases = false, report } = flags;
+  const { effectsWanted = {} } = flags;
   return {
     ...flags,
     replicas: Math.min(flags.replicas, nodes),
@@ -112,6 +116,7 @@ function planOf(given: Flags): Plan {
     nemeses: nemesis,
     timeoutMs: timeout,
     gapFactor: gap,
+    effectsWanted,
     leases,
     report: resolve(
       report ?? join('.build', 'jepsen', `${given.smoke === true ? 'smoke' : workload}-${seed}`),

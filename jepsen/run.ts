@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Clients } from './clients.js';
 import { Cluster } from './cluster.js';
-import { coverageOf, type Coverage } from './coverage.js';
+import { coverageOf, type Coverage, type EffectsWanted } from './coverage.js';
 import { comeBack } from './healing.js';
 import type { FaultSpan, Operation, Verdict } from './history.js';
 import { LoopbackNetwork } from './loopback.js';
@@ -36,6 +36,7 @@ export interface Plan {
   readonly leases: boolean;
   /** The quiet between faults is so many times as long as usual. */
   readonly gapFactor: number;
+  readonly effectsWanted: EffectsWanted;
   /** Made if missing: history, logs, verdicts. */
   readonly report: string;
   /** The compiled `quorate` program. */
@@ -200,6 +201,7 @@ async function play(options: {
     random: random.split('faults'),
     durationMs: plan.durationMs,
     gapFactor: plan.gapFactor,
+    effectsWanted: plan.effectsWanted,
     nowNs: () => recorder.nowNs(),
     say: (line) => {
       say(`${seconds(recorder.nowNs())} ${line}`);
@@ -226,7 +228,7 @@ async function play(options: {
     const { operations } = recorder;
     const verdicts = [...judge(plan.workload, operations), ...healed];
     const requested = able.map(({ name }) => name);
-    const coverage = coverageOf({ operations, spans, requested });
+    const coverage = coverageOf({ ...plan, operations, spans, requested });
     return { operations, spans, verdicts, coverage };
   } finally {
     signal.removeEventListener('abort', stop);

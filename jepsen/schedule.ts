@@ -2,6 +2,7 @@
  * Faults over time: every nemesis has a rhythm of its own, from the seed, so they overlap. One that
  * must be alone waits for the others to heal, and they wait for it.
  */
+import { lackingOf, type EffectsWanted } from './coverage.js';
 import type { FaultSpan } from './history.js';
 import type { Fault, Field, Nemesis } from './nemesis/nemesis.js';
 import type { Random } from './random.js';
@@ -13,6 +14,7 @@ export interface ScheduleOptions {
   readonly durationMs: number;
   /** The quiet between two faults of a nemesis is so many times as long as it says. */
   readonly gapFactor: number;
+  readonly effectsWanted: EffectsWanted;
   readonly nowNs: () => number;
   /** A line for the person who watches. */
   readonly say: (line: string) => void;
@@ -31,7 +33,7 @@ export class Schedule {
 
   /**
    * Resolves when the time is over and every fault is healed. Takes up to twice the time as long as one
-   * of the nemeses has had no effect yet. Rejects when a fault cannot be healed.
+   * of the nemeses has had too few effects yet. Rejects when a fault cannot be healed.
    */
   async run(): Promise<void> {
     const { durationMs } = this.options;
@@ -56,9 +58,9 @@ export class Schedule {
   }
 
   private isComplete(): boolean {
-    return this.options.nemeses.every(({ name }) =>
-      this.spans.some(({ nemesis, hadEffect }) => nemesis === name && hadEffect),
-    );
+    const { nemeses, effectsWanted } = this.options;
+    const names = nemeses.map(({ name }) => name);
+    return lackingOf(names, this.spans, effectsWanted).length === 0;
   }
 
   /** Heals everything and ends. */

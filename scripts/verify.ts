@@ -37,7 +37,11 @@ const parts: readonly Part[] = [
     command: ['node', 'dist/scripts/sim.js', '--kind', 'node', '--seeds', '100', '--twice'],
     beside: true,
   },
-  { name: 'mutants', command: ['node', 'dist/scripts/mutants.js', '--slice', 'rota/8'] },
+  {
+    name: 'mutants',
+    command: ['node', 'dist/scripts/mutants.js', '--slice', 'rota/8'],
+    beside: true,
+  },
   { name: 'jepsen', command: ['node', 'dist/jepsen/jepsen.js', '--smoke'] },
 ];
 

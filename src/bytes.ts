@@ -1,10 +1,11 @@
 /** Big-endian numbers and byte strings, written to a growing buffer and read with bounds checked. */
 
 /** Small enough to come out of Node's pool: most of what is written is a few dozen bytes long. */
-const initialBytes = 512;
+const initialBytes = 128;
+const nothing = Buffer.alloc(0);
 
 export class ByteWriter {
-  private buffer = Buffer.allocUnsafe(initialBytes);
+  private buffer = nothing;
   private length = 0;
 
   get size(): number {
@@ -85,7 +86,7 @@ export class ByteWriter {
   /** Hands the bytes out and begins anew. */
   take(): Buffer {
     const bytes = this.buffer.subarray(0, this.length);
-    this.buffer = Buffer.allocUnsafe(initialBytes);
+    this.buffer = nothing;
     this.length = 0;
     return bytes;
   }
@@ -93,7 +94,7 @@ export class ByteWriter {
   private reserve(bytes: number): void {
     const needed = this.length + bytes;
     if (needed <= this.buffer.byteLength) return;
-    const grown = Buffer.allocUnsafe(Math.max(needed, this.buffer.byteLength * 2));
+    const grown = Buffer.allocUnsafe(Math.max(needed, initialBytes, this.buffer.byteLength * 2));
     grown.set(this.buffer.subarray(0, this.length));
     this.buffer = grown;
   }

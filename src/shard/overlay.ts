@@ -19,15 +19,22 @@ type OwnCell = { -readonly [K in keyof Cell]: Cell[K] } & { changed: boolean };
 export class Overlay {
   private readonly cells = new Map<string, OwnCell>();
 
-  private constructor(keys: readonly Uint8Array[], values: readonly (Uint8Array | undefined)[]) {
-    for (const [n, key] of keys.entries()) {
-      this.cells.set(textOf(key), { key, value: values[n], changed: false });
-    }
+  private constructor() {
+    // By `load`.
   }
 
-  /** Reads all keys a batch will ask for. */
+  /** Reads all keys a batch will ask for, each once: clients like to write the same ones. */
   static async load(engine: Engine, keys: readonly Uint8Array[]): Promise<Overlay> {
-    return new Overlay(keys, keys.length === 0 ? [] : await engine.getMany(keys));
+    const overlay = new Overlay();
+    for (const key of keys) {
+      const text = textOf(key);
+      if (!overlay.cells.has(text))
+        overlay.cells.set(text, { key, value: undefined, changed: false });
+    }
+    const cells = [...overlay.cells.values()];
+    const values = cells.length === 0 ? [] : await engine.getMany(cells.map(({ key }) => key));
+    for (const [n, cell] of cells.entries()) cell.value = values[n];
+    return overlay;
   }
 
   /** Throws for a key that was not loaded: the batch did not say that it needs it. */

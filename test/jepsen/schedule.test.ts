@@ -42,7 +42,7 @@ function nemesis(name: string, events: string[], fields: Partial<Nemesis> = {}):
 function scheduleOf(nemeses: readonly Nemesis[], durationMs: number, seed = 1): Schedule {
   const random = new Random(String(seed));
   const nowNs = (): number => performance.now() * 1e6;
-  const rest = { gapFactor: 1, nowNs, say: () => undefined };
+  const rest = { gapFactor: 1, effectsWanted: {}, nowNs, say: () => undefined };
   return new Schedule({ field, nemeses, random, durationMs, ...rest });
 }
 
