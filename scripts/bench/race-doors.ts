@@ -7,7 +7,7 @@ import { median } from './median.js';
 import { requirePrograms } from './packages.js';
 import { raceCases, scaledCalls, shownFigure, turnOf } from './race.js';
 import type { RaceCase, RaceOptions, Result } from './race.js';
-import { startQuorate } from './raced-quorate.js';
+import { startLean, startQuorate } from './raced-quorate.js';
 
 const cases: readonly RaceCase[] = [
   ...raceCases.filter(({ bodies }) => bodies === 1),
@@ -43,8 +43,8 @@ export async function raceDoors({ turns, scale, only }: RaceOptions): Promise<vo
     const one = { ...each, calls: scaledCalls(each, scale) };
     const [node, lean]: [Result[], Result[]] = [[], []];
     for (let turn = 0; turn < turns; turn++) {
-      node.push(await turnOf((directory) => startQuorate(directory), one));
-      lean.push(await turnOf((directory) => startQuorate(directory, 1, { http2: 'lean' }), one));
+      node.push(await turnOf(startQuorate, one));
+      lean.push(await turnOf(startLean, one));
     }
     const row = rowOf(each.name, node, lean);
     process.stderr.write(`${row.join(' | ')}\n`);

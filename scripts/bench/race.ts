@@ -13,7 +13,7 @@ import { requirePrograms } from './packages.js';
 import { cpuSeconds } from './process-figures.js';
 import { generateLoad } from './load.js';
 import { startEtcd } from './raced-etcd.js';
-import { startQuorate } from './raced-quorate.js';
+import { startLean, startQuorate } from './raced-quorate.js';
 import type { RacedStore } from './raced-store.js';
 
 export interface RaceOptions {
@@ -267,13 +267,15 @@ export async function raceEtcd({ turns, scale, only }: RaceOptions): Promise<voi
   const best = { put: 0, get: 0 };
   for (const each of raceCases.filter(({ name }) => only === undefined || name.includes(only))) {
     const calls = scaledCalls(each, scale);
-    const [theirs, ours]: [Result[], Result[]] = [[], []];
+    const [theirs, ours, lean]: [Result[], Result[], Result[]] = [[], [], []];
     for (let turn = 0; turn < turns; turn++) {
       theirs.push(await turnOf(startEtcd, { ...each, calls }));
       ours.push(await turnOf(startQuorate, { ...each, calls }));
+      lean.push(await turnOf(startLean, { ...each, calls }));
     }
     best[each.operation] = Math.max(best[each.operation], median(theirs.map(rateOf)));
     rows.push(shown(rowOf(each, ours, theirs)));
+    rows.push(shown(rowOf({ ...each, name: `${each.name}, --http2 lean` }, lean, theirs)));
   }
   for (const operation of ['put', 'get'] as const)
     if (best[operation] > 0)

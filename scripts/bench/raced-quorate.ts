@@ -9,6 +9,11 @@ import type { RacedStore } from './raced-store.js';
 const putRequest = codecOf<PutRequest>('quorate.v1.PutRequest');
 const getRequest = codecOf<GetRequest>('quorate.v1.GetRequest');
 
+/** With its frames of HTTP/2 by hand (`--http2 lean`). */
+export function startLean(directory: string): Promise<RacedStore> {
+  return startQuorate(directory, 1, { http2: 'lean' });
+}
+
 export async function startQuorate(
   directory: string,
   shards = 1,

@@ -80,7 +80,7 @@ export class Shard {
     this.machine = machine;
     this.gate = new ReadGate({ group, machine, clock });
     this.load = new SlotLoad(clock);
-    this.turnWrites = new TurnWrites(group, () => this.time.now(machine.logTimeMs));
+    this.turnWrites = new TurnWrites(group, clock, () => this.time.now(machine.logTimeMs));
     const sources = { machine, gate: this.gate, load: this.load, nowMs: () => this.nowMs, onFatal };
     this.reads = new ShardReads(sources);
     this.scans = new ShardScans(sources);
