@@ -15,7 +15,7 @@ declare module 'rocksdb' {
     readonly compaction: 'level' | 'universal';
     readonly compression: boolean;
     readonly walCompression: boolean;
-    readonly filterPolicy: string;
+    readonly optimize: 'point-lookup';
     readonly parallelism: number;
   }
 

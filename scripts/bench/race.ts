@@ -42,7 +42,7 @@ export const raceCases: readonly RaceCase[] = [
     connections: 1,
     streams: 1,
     bodies: 1,
-    calls: 3000,
+    calls: 6000,
     bar: 1.1,
   },
   {
@@ -87,7 +87,7 @@ export const raceCases: readonly RaceCase[] = [
     connections: 1,
     streams: 1,
     bodies: 1,
-    calls: 6000,
+    calls: 8000,
     bar: 1.1,
   },
   {
@@ -111,8 +111,8 @@ export const raceCases: readonly RaceCase[] = [
 ];
 
 const value = Buffer.alloc(256, 'v');
-/** Before what is measured: code is compiled, connections of the nodes stand. */
-const warmUpShare = 0.25;
+/** Before what is measured: code is compiled (a few thousand calls of each kind), connections stand. */
+const warmUpCalls = 8000;
 
 export interface Result {
   readonly perSecond: number;
@@ -145,8 +145,7 @@ async function drive(
     streams,
     directory,
   };
-  const warmUp = Math.ceil((calls * warmUpShare) / bodies) * bodies;
-  await makeCalls({ ...load, calls: Math.max(warmUp, connections) });
+  await makeCalls({ ...load, calls: warmUpCalls });
   const cpu = (): number => store.pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
   const [appliedBefore, cpuBefore] = [await store.putsApplied(keys), cpu()];
   const { seconds, p50Us, p99Us, replyBytes } = await makeCalls({ ...load, calls });

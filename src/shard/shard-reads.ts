@@ -66,7 +66,6 @@ export class ShardReads {
         return;
       }
       this.ready.push({ keys, freshness, done });
-      for (const key of keys) this.sources.load.count(this.machine.slotOf(key));
       if (this.ready.length === 1) queueMicrotask(() => void this.answerReady());
     });
   }
@@ -99,6 +98,7 @@ export class ShardReads {
 
   private lookAt(key: Uint8Array): Look {
     const slot = this.machine.slotOf(key);
+    this.sources.load.count(slot);
     const { epoch, lastPin } = this.machine.slotState(slot);
     return { key, slot, epoch, lastPin };
   }
