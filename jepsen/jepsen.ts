@@ -166,6 +166,8 @@ function tell(outcome: Outcome): number {
 
 /** What repeats the run. */
 function commandOf(plan: Plan): string {
+  if (plan.effectsWanted === smoke.effectsWanted)
+    return `npm run jepsen -- --smoke --seed ${plan.seed}`;
   const flags: Readonly<Record<string, string | number>> = {
     nodes: plan.nodes,
     time: plan.durationMs / 1000,

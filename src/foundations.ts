@@ -57,7 +57,8 @@ async function findIdentity(
 ): Promise<{ identity: NodeIdentity; topology: Topology | undefined }> {
   const { clusterId, join: addresses } = config;
   const identity = machine.openIdentity(config);
-  if (addresses.length === 0) return { identity, topology: undefined };
+  // Without its copy a first node asks the others, once it runs (api/topology-feed.ts).
+  if (addresses.length === 0) return { identity, topology: machine.readTopology(config) };
   const joining = { addresses, link, clock, log };
   if (identity.nodeId > 0) {
     return { identity, topology: machine.readTopology(config) ?? (await fetchTopology(joining)) };

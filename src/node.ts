@@ -120,6 +120,7 @@ export class QuorateNode {
       log,
       node,
       clusterId: config.clusterId,
+      directoryId: Buffer.from(foundations.identity.directoryId).toString('hex'),
       firstAddresses: config.initialCluster
         .filter((member) => member.node !== node)
         .map(({ client }) => formatAddress(client)),

@@ -68,7 +68,7 @@ export class RocksEngine implements Engine {
       compression: true,
       // On by default, and 1.4 times slower: the log is short-lived, space is no matter.
       walCompression: false,
-      // A bloom filter for memtables and a hash index in blocks: point reads take 0.8 of the time.
+      // Filters for memtables and tables and a hash index in blocks: point reads take 0.8 of the time.
       optimize: 'point-lookup',
       parallelism: 2,
     });

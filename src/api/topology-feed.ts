@@ -9,7 +9,7 @@
 import { watchTopology } from '../../proto/topology-watch.js';
 import type { WatchEvent } from '../../proto/messages.js';
 import type { ClusterView } from '../cluster/cluster-view.js';
-import { parseTopology, type Topology } from '../meta/topology.js';
+import { nodeOf, parseTopology, type Topology } from '../meta/topology.js';
 import type { Cancel, Clock } from '../observe/clock.js';
 import type { Log } from '../observe/log.js';
 import type { NodeLink } from './node-link.js';
@@ -18,8 +18,8 @@ import type { NodeLink } from './node-link.js';
 const lookEveryMs = 500;
 /** Then another node is watched: this one may be cut off from the others, and not know it. */
 const turnMs = 15_000;
-/** While nothing is known: who is watched may know nothing either. */
-const firstTurnMs = 2000;
+/** While nothing is known: who is watched may know nothing either, or take 5 s to say so. */
+const firstTurnMs = 6000;
 /** Between two rounds of questions; twice as long each time that nobody knew more. */
 const askMsMin = 250;
 const askMsMax = 30_000;
@@ -33,6 +33,8 @@ export interface TopologyFeedOptions {
   readonly log: Log;
   readonly node: number;
   readonly clusterId: string;
+  /** Of this node's data directory, as in the topology. */
+  readonly directoryId: string;
   /** Client addresses of the other first nodes: the ones to ask while no topology is known. */
   readonly firstAddresses: readonly string[];
   readonly view: ClusterView;
@@ -56,6 +58,8 @@ export class TopologyFeed {
   private nextAskMs = 0;
   private nextUnaskedMs = 0;
   private closed = false;
+  /** Said once, until something else is to be said. */
+  private lastTrouble = '';
 
   constructor(options: TopologyFeedOptions) {
     this.options = options;
@@ -105,8 +109,10 @@ export class TopologyFeed {
     this.endWatch();
     this.watchedSinceMs = clock.monotonicMs();
     const onEnd = (reason: string): void => {
-      log('warn', { endpoint, reason }, 'the watch of the topology ended: another node is next');
       this.stopWatch = undefined;
+      if (this.lastTrouble === endpoint + reason) return;
+      this.lastTrouble = endpoint + reason;
+      log('warn', { endpoint, reason }, 'the watch of the topology ended: another node is next');
     };
     this.stopWatch = watch({
       endpoint,
@@ -141,7 +147,23 @@ export class TopologyFeed {
     if (!topology || topology.version <= view.version) return;
     // An address that was a node's may be one of another cluster by now.
     if (topology.clusterId !== clusterId) return;
-    onTopology(parseTopology(topology.document));
+    const document = parseTopology(topology.document);
+    if (view.version > 0 || this.isOwnDirectory(document)) onTopology(document);
+  }
+
+  /**
+   * A node whose disk was wiped has forgotten its votes and its data. It must not learn by this way which
+   * replicas were its own, and begin them anew (rule D01, R24).
+   */
+  private isOwnDirectory(topology: Topology): boolean {
+    const { node, directoryId, log } = this.options;
+    const known = nodeOf(topology, node)?.directoryId;
+    if (known === directoryId) return true;
+    const trouble = 'the cluster knows another data directory of this node, or none';
+    if (this.lastTrouble !== trouble)
+      log('error', { known, directoryId }, `${trouble}: was its disk wiped? Add it as a new node`);
+    this.lastTrouble = trouble;
+    return false;
   }
 
   private askUnasked(): void {

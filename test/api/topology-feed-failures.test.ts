@@ -33,6 +33,7 @@ class Stage {
       log: (_level, _fields, message) => this.log.push(message),
       node: 9,
       clusterId: 'prod',
+      directoryId: '',
       firstAddresses: [],
       view: this.view,
       link: {

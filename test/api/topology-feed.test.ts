@@ -4,7 +4,7 @@ import { topologyReply } from '../../src/api/admin-service.js';
 import { TopologyFeed } from '../../src/api/topology-feed.js';
 import { ClusterView } from '../../src/cluster/cluster-view.js';
 import type { Topology } from '../../src/meta/topology.js';
-import { clusterOf } from '../meta/clusters.js';
+import { clusterOf, directoryOf } from '../meta/clusters.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 const known = clusterOf(3, { shards: 1 });
@@ -14,7 +14,8 @@ const newer: Topology = { ...known, version: known.version + 1_000_000, generati
 function feedAt(
   there: Topology,
   own?: Topology,
-): { view: ClusterView; asked: string[]; close: () => void } & {
+  ownDirectory = directoryOf(2),
+): { view: ClusterView; asked: string[]; logged: string[]; close: () => void } & {
   hint: (version: number) => void;
   pass: (ms: number) => Promise<void>;
 } {
@@ -22,11 +23,13 @@ function feedAt(
   const view = new ClusterView();
   if (own !== undefined) view.update(own);
   const asked: string[] = [];
+  const logged: string[] = [];
   const feed = new TopologyFeed({
     clock,
-    log: () => undefined,
+    log: (_level, _fields, message) => logged.push(message),
     node: 2,
     clusterId: known.clusterId,
+    directoryId: ownDirectory,
     firstAddresses: ['node-3:7400', 'node-1:7400'],
     view,
     link: {
@@ -45,6 +48,7 @@ function feedAt(
   return {
     view,
     asked,
+    logged,
     close: () => {
       feed.close();
     },
@@ -84,6 +88,15 @@ describe('what a node hears of the topology', () => {
     const { view, pass, close } = feedAt(newer);
     await pass(1000);
     expect(view.version).to.equal(newer.version);
+    close();
+  });
+
+  it('R24, D01: is not taken by a node whose disk was wiped: it would begin its old replicas anew', async () => {
+    const { view, asked, logged, pass, close } = feedAt(newer, undefined, directoryOf(9));
+    await pass(30_000);
+    expect(asked).to.include('node-1:7400');
+    expect(view.version).to.equal(0);
+    expect(logged.filter((line) => line.includes('wiped'))).to.have.length(1);
     close();
   });
 

@@ -277,8 +277,7 @@ export class SimNode {
       },
       readTopology: () => (this.topology === undefined ? undefined : parseTopology(this.topology)),
       writeTopology: (_config: Config, topology: Topology) => {
-        // Of a node that has joined alone it is read again.
-        if (!life.isOver && this.joins.length > 0) this.topology = JSON.stringify(topology);
+        if (!life.isOver) this.topology = JSON.stringify(topology);
       },
       freeBytes: () => Promise.resolve(this.isNearlyFull ? MiB : 1000 * MiB),
       openCalls: () => world.calls.of(this.place, life),
