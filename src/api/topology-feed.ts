@@ -58,8 +58,8 @@ export class TopologyFeed {
   private nextAskMs = 0;
   private nextUnaskedMs = 0;
   private closed = false;
-  /** Said once, until something else is to be said. */
-  private lastTrouble = '';
+  /** Said already, by whom it came from; of a watch until it works again. */
+  private readonly troubles = new Map<string, string>();
 
   constructor(options: TopologyFeedOptions) {
     this.options = options;
@@ -110,8 +110,8 @@ export class TopologyFeed {
     this.watchedSinceMs = clock.monotonicMs();
     const onEnd = (reason: string): void => {
       this.stopWatch = undefined;
-      if (this.lastTrouble === endpoint + reason) return;
-      this.lastTrouble = endpoint + reason;
+      if (this.troubles.get(endpoint) === reason) return;
+      this.troubles.set(endpoint, reason);
       log('warn', { endpoint, reason }, 'the watch of the topology ended: another node is next');
     };
     this.stopWatch = watch({
@@ -122,6 +122,7 @@ export class TopologyFeed {
       onEvent: (event) => {
         try {
           this.take(event);
+          this.troubles.delete(endpoint);
         } catch (error) {
           this.endWatch();
           onEnd(`it told what cannot be read: ${String(error)}`);
@@ -160,9 +161,9 @@ export class TopologyFeed {
     const known = nodeOf(topology, node)?.directoryId;
     if (known === directoryId) return true;
     const trouble = 'the cluster knows another data directory of this node, or none';
-    if (this.lastTrouble !== trouble)
+    if (!this.troubles.has(trouble))
       log('error', { known, directoryId }, `${trouble}: was its disk wiped? Add it as a new node`);
-    this.lastTrouble = trouble;
+    this.troubles.set(trouble, '');
     return false;
   }
 

@@ -107,4 +107,40 @@ describe('what a node hears of the topology', () => {
     expect(view.version).to.equal(0);
     close();
   });
+
+  it('says once that a node cannot be watched, until it can again', () => {
+    const clock = new ManualClock();
+    const view = new ClusterView();
+    view.update(known);
+    const logged: string[] = [];
+    let isUp = false;
+    const feed = new TopologyFeed({
+      clock,
+      log: (_level, { endpoint }) => logged.push(String(endpoint)),
+      node: 2,
+      clusterId: known.clusterId,
+      directoryId: directoryOf(2),
+      firstAddresses: [],
+      view,
+      link: { topology: () => Promise.reject(new Error('does not answer')) },
+      isInformed: () => false,
+      onTopology: () => undefined,
+      watch: ({ onEvent, onEnd }) => {
+        if (isUp) onEvent({});
+        onEnd('connection refused');
+        return () => undefined;
+      },
+    });
+    const pass = (): void => {
+      for (let n = 0; n < 100; n++) clock.jump(500);
+    };
+    pass();
+    const [first, second, ...more] = logged;
+    expect([first, second].sort()).to.deep.equal(['node-1:7400', 'node-3:7400']);
+    expect(more).to.deep.equal([]);
+    isUp = true;
+    pass();
+    expect(logged.length).to.be.greaterThan(4);
+    feed.close();
+  });
 });
