@@ -5,7 +5,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import type { EffectsWanted } from './coverage.js';
 import { nemeses } from './nemesis/all.js';
 import { conclusionOf, writeReport } from './report/report.js';
-import { execute, type Outcome, type Plan } from './run.js';
+import { execute, http2Kinds, type Outcome, type Plan } from './run.js';
 import { rerunInside } from './sandbox.js';
 import { workloads } from './workloads/all.js';
 
@@ -23,6 +23,7 @@ interface Flags {
   readonly rate: number;
   readonly timeout: number;
   readonly leases?: boolean;
+  readonly http2?: string;
   readonly gap: number;
   readonly effectsWanted?: EffectsWanted;
   readonly report?: string;
@@ -91,9 +92,10 @@ function program(): Command {
     .option('--timeout <ms>', 'of one operation', integer(100, 45_000), 3000)
     .option('--gap <n>', 'times the usual quiet between faults', integer(1, 100), 1)
     .option('--leases', 'leases on, and every other client reads on one')
+    .option('--http2 <kind>', "the nodes' option: what speaks HTTP/2 to clients", oneOf(http2Kinds))
     .option(
       '--smoke',
-      'for CI: two to four minutes, 3 nodes, every common fault, 5 power cuts; only --seed and --report count',
+      'for CI: two to four minutes, 3 nodes, every common fault, 5 power cuts; only --seed, --http2 and --report count',
     )
     .option('--no-sandbox', 'no namespaces: nodes on loopback, links through proxies')
     .option('--report <folder>', 'where the report goes (default: .build/jepsen/WORKLOAD-SEED)')
@@ -149,6 +151,7 @@ function tell(outcome: Outcome): number {
   const skips = [...skipped].map(([name, reason]) => `${name} (${reason})`);
   const title =
     `jepsen: ${plan.workload}, ${plan.nodes} nodes (${network}), seed ${plan.seed}` +
+    (plan.http2 === undefined ? '' : `, http2 ${plan.http2}`) +
     (skips.length === 0 ? '' : `, skipped: ${skips.join('; ')}`);
   const run = { title, command: commandOf(plan), operations, faults: spans, verdicts, rejected };
   console.log(`\n${writeReport(plan.report, run)}`);
@@ -166,8 +169,9 @@ function tell(outcome: Outcome): number {
 
 /** What repeats the run. */
 function commandOf(plan: Plan): string {
+  const door = plan.http2 === undefined ? [] : [`--http2 ${plan.http2}`];
   if (plan.effectsWanted === smoke.effectsWanted)
-    return `npm run jepsen -- --smoke --seed ${plan.seed}`;
+    return [`npm run jepsen -- --smoke --seed ${plan.seed}`, ...door].join(' ');
   const flags: Readonly<Record<string, string | number>> = {
     nodes: plan.nodes,
     time: plan.durationMs / 1000,
@@ -182,7 +186,8 @@ function commandOf(plan: Plan): string {
     gap: plan.gapFactor,
   };
   const words = Object.entries(flags).map(([name, value]) => `--${name} ${value}`);
-  return ['npm run jepsen --', ...words, ...(plan.leases ? ['--leases'] : [])].join(' ');
+  const leases = plan.leases ? ['--leases'] : [];
+  return ['npm run jepsen --', ...words, ...leases, ...door].join(' ');
 }
 
 async function main(): Promise<number> {

@@ -34,6 +34,8 @@ export interface Plan {
   readonly rate: number;
   readonly timeoutMs: number;
   readonly leases: boolean;
+  /** The nodes' option of that name, if they shall not have their default. */
+  readonly http2?: string;
   /** The quiet between faults is so many times as long as usual. */
   readonly gapFactor: number;
   readonly effectsWanted: EffectsWanted;
@@ -67,6 +69,9 @@ const nodeFlags = {
   'disk-reserve-mib': '16',
 };
 
+/** What the option `http2` of a node may be. */
+export const http2Kinds: readonly string[] = ['node', 'lean'];
+
 /** Ends early, but whole, when `signal` says so. Rejects when the run could not be made. */
 export async function execute(
   plan: Plan,
@@ -89,7 +94,7 @@ export async function execute(
     network,
     logs: plan.report,
     directoryOf,
-    flags: { ...nodeFlags, leases: String(plan.leases) },
+    flags: { ...nodeFlags, leases: String(plan.leases), ...http2FlagOf(plan) },
     environmentOf: (node) => environmentOf(able, folder, node, directoryOf(node)),
   });
   const killAll = (): void => {
@@ -113,6 +118,10 @@ export async function execute(
     process.off('exit', killAll);
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+function http2FlagOf({ http2 }: Plan): Readonly<Record<string, string>> {
+  return http2 === undefined ? {} : { http2 };
 }
 
 /** Of a failed run the data is worth as much as the logs. */
