@@ -15,6 +15,7 @@ import { defaultHttp2Limits, type Http2Limits } from './http2/limits.js';
 import { fieldOf, type RequestHead } from './http2/request-head.js';
 import { ServerConnection } from './http2/server-connection.js';
 import type { ServerStream, StreamConsumer } from './http2/server-stream.js';
+import { RequestParts } from './request-parts.js';
 import { grpcStatusOf } from './status.js';
 import { StreamRelay } from './stream-relay.js';
 import {
@@ -36,8 +37,6 @@ const okTail = encodeBlock([['grpc-status', '0']]);
 const socketBufferBytes = 256 * 1024;
 /** Of requests of one connection that have come in part, at least; or two of the largest there are. */
 const partBytesLeast = 64 * 1024 * 1024;
-/** What each piece of a request costs beyond its bytes: a request may come in pieces of one byte. */
-const pieceBytes = 128;
 
 export class LeanListener implements OpenPort {
   private readonly server: Server;
@@ -90,7 +89,7 @@ export class LeanListener implements OpenPort {
 
   private accept(socket: Socket): void {
     const bytesMax = Math.max(partBytesLeast, 2 * this.options.terms.limits.stepBytesMax);
-    const parts: Parts = { bytes: 0, bytesMax };
+    const parts = new RequestParts(bytesMax);
     const connection = new ServerConnection({
       socket,
       clock: this.options.terms.clock,
@@ -104,11 +103,11 @@ export class LeanListener implements OpenPort {
     this.open.add(connection);
   }
 
-  private onStream(stream: ServerStream, head: RequestHead, parts: Parts): StreamConsumer {
+  private onStream(stream: ServerStream, head: RequestHead, parts: RequestParts): StreamConsumer {
     const { unaryMethods, terms, onCall } = this.options;
     const ended = onCall(head.path);
     const method = unaryMethods.get(head.path);
-    if (method === undefined) return this.relay(stream, head, ended);
+    if (method === undefined) return this.relay(stream, head, { parts, ended });
     const unary = new UnaryStream({ stream, terms, method, parts, ended });
     unary.call.begin({
       path: head.path,
@@ -121,7 +120,7 @@ export class LeanListener implements OpenPort {
   private relay(
     stream: ServerStream,
     head: RequestHead,
-    ended: (code: string) => void,
+    { parts, ended }: Pick<UnaryStreamOptions, 'parts' | 'ended'>,
   ): StreamConsumer {
     const inner = this.options.grpcDoor.request(onward(head));
     if (inner === undefined) {
@@ -132,6 +131,7 @@ export class LeanListener implements OpenPort {
     return new StreamRelay({
       stream,
       inner,
+      parts,
       onStatus: (status) => {
         ended(status === undefined ? 'CANCELLED' : (statusCodes[Number(status)] ?? 'UNKNOWN'));
       },
@@ -146,17 +146,11 @@ const nobody: StreamConsumer = {
   onGone: () => undefined,
 };
 
-/** Of the requests of a connection that are not whole yet. */
-interface Parts {
-  bytes: number;
-  readonly bytesMax: number;
-}
-
 interface UnaryStreamOptions {
   readonly stream: ServerStream;
   readonly terms: CallTerms;
   readonly method: UnaryMethod;
-  readonly parts: Parts;
+  readonly parts: RequestParts;
   readonly ended: (code: string) => void;
 }
 
@@ -164,7 +158,7 @@ interface UnaryStreamOptions {
 class UnaryStream implements StreamConsumer, Answers {
   readonly call: UnaryCall;
   private readonly stream: ServerStream;
-  private readonly parts: Parts;
+  private readonly parts: RequestParts;
   private readonly ended: (code: string) => void;
   /** Of this call in `parts`. */
   private bytes = 0;
@@ -179,11 +173,9 @@ class UnaryStream implements StreamConsumer, Answers {
   onData(bytes: Buffer): void {
     this.stream.consumed(bytes.length);
     if (this.call.ended) return;
-    const held = bytes.length + pieceBytes;
-    this.bytes += held;
-    this.parts.bytes += held;
-    if (this.parts.bytes > this.parts.bytesMax) this.call.fail(overloaded(this.parts));
-    else this.call.onData(bytes);
+    this.bytes += this.parts.keep(bytes.length);
+    if (this.parts.isOver) this.call.fail(overloaded(this.parts));
+    else this.call.onData(this.stream.remoteEnded ? bytes : copyOf(bytes));
   }
 
   onEnd(): void {
@@ -211,21 +203,28 @@ class UnaryStream implements StreamConsumer, Answers {
   }
 
   private release(): void {
-    this.parts.bytes -= this.bytes;
+    this.parts.giveBack(this.bytes);
     this.bytes = 0;
   }
 }
 
-function overloaded({ bytes: size, bytesMax: limit }: Parts): KvError {
+/** A piece that waits for the rest of its request must not keep all that was received with it. */
+function copyOf(bytes: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  bytes.copy(copy);
+  return copy;
+}
+
+function overloaded({ bytes: size, bytesMax: limit }: RequestParts): KvError {
   return new KvError(
     `${size} bytes of unfinished requests on this connection, the limit is ${limit}`,
     { code: 'KV_OVERLOADED', outcome: 'notApplied', limit, size },
   );
 }
 
-/** As `node:http2` takes them: fields of one name as a list. */
+/** As `node:http2` takes them: fields of one name as a list. Any name: also `constructor`. */
 function onward(head: RequestHead): OutgoingHttpHeaders {
-  const headers: OutgoingHttpHeaders = {};
+  const headers = Object.create(null) as OutgoingHttpHeaders;
   for (const { name, value } of head.fields) {
     const earlier = headers[name];
     if (earlier === undefined) headers[name] = value;

@@ -6,6 +6,7 @@ import { constants, type ClientHttp2Stream, type IncomingHttpHeaders } from 'nod
 import { encodeBlock } from './http2/hpack-encoder.js';
 import { ErrorCode } from './http2/frames.js';
 import type { ServerStream, StreamConsumer } from './http2/server-stream.js';
+import type { RequestParts } from './request-parts.js';
 
 /** Of a response that waits; beyond it grpc-js is not asked for more. */
 const waitingBytesMax = 64 * 1024;
@@ -20,6 +21,7 @@ const unavailable = {
 export class StreamRelay implements StreamConsumer {
   private readonly stream: ServerStream;
   private readonly inner: ClientHttp2Stream;
+  private readonly parts: RequestParts;
   private readonly onStatus: (status: string | undefined) => void;
   private headSent = false;
   /** The body has been passed on, to its end. */
@@ -31,10 +33,12 @@ export class StreamRelay implements StreamConsumer {
   constructor(options: {
     readonly stream: ServerStream;
     readonly inner: ClientHttp2Stream;
+    readonly parts: RequestParts;
     readonly onStatus: (status: string | undefined) => void;
   }) {
     this.stream = options.stream;
     this.inner = options.inner;
+    this.parts = options.parts;
     this.onStatus = options.onStatus;
     this.listen();
   }
@@ -44,9 +48,15 @@ export class StreamRelay implements StreamConsumer {
       this.stream.consumed(bytes.length);
       return;
     }
+    const cost = this.parts.keep(bytes.length);
     this.inner.write(bytes, () => {
+      this.parts.giveBack(cost);
       this.stream.consumed(bytes.length);
     });
+    // grpc-js does not take them as fast as they come, and they are small.
+    if (!this.parts.isOver) return;
+    this.stream.reset(ErrorCode.ENHANCE_YOUR_CALM);
+    this.onGone(ErrorCode.CANCEL);
   }
 
   onEnd(): void {

@@ -34,6 +34,10 @@ const odd: readonly (readonly [string, Buffer])[] = [
       string(path, false),
     ]),
   ],
+  [
+    'fields by the names of what every object has',
+    requestBlock(path, [host, grpc, ['constructor', 'x'], ['__proto__', 'y'], ['__proto__', 'z']]),
+  ],
   ['a path that is no path', requestBlock('*', [host, grpc])],
   [
     'a method that nobody knows',
@@ -56,7 +60,7 @@ async function openPort(kind: Kind): Promise<{ port: number; close(): Promise<vo
     unaryMethods: new Map(),
     streamMethods: {
       scan: () => Promise.resolve(),
-      pipeline: () => Promise.resolve(),
+      pipeline: () => new Promise<void>(() => undefined),
       watch: () => Promise.resolve(),
     },
     adminMethods: { Status: () => Promise.resolve({ nodeId: 5 }) },
@@ -120,11 +124,34 @@ describe('client port with the lean door', () => {
       Array.from({ length: 10_000 }, () => data(1, Buffer.from('x'), 0)),
     );
     peer.send(frame(FrameType.HEADERS, WHOLE, 1, asked));
-    for (let n = 0; n < 54; n++) peer.send(pieces);
+    for (let n = 0; n < 28; n++) peer.send(pieces);
     await peer.until('refused', () => peer.isAnswered(1));
     const [answer] = peer.of(FrameType.HEADERS, 1);
     expect(answer?.payload.toString('latin1')).to.contain('grpc-status\x018');
     peer.send(frame(FrameType.HEADERS, WHOLE, 3, asked), data(3, message, END));
+    await peer.until('the next is served', () => peer.isAnswered(3));
+    expect(peer.bodyOf(3).equals(message)).to.equal(true);
+    peer.close();
+    await port.close();
+  });
+
+  it('ends a stream of small pieces that nobody reads, and takes no other call for it', async () => {
+    const port = await openPort('lean');
+    const peer = await RawPeer.connect(port.port, hello);
+    peer.send(
+      frame(FrameType.HEADERS, WHOLE, 1, requestBlock('/quorate.v1.KV/Pipeline', [host, grpc])),
+    );
+    // Messages of no bytes, in five pieces each.
+    const pieces = Buffer.concat(Array.from({ length: 10_000 }, () => data(1, Buffer.of(0), 0)));
+    for (let n = 0; n < 60 && peer.resetOf(1) === undefined; n++) {
+      peer.send(pieces, frame(FrameType.PING, 0, 0, Buffer.alloc(8)));
+      await peer.until('read', () => peer.of(FrameType.PING).length > n);
+    }
+    await peer.until('ended', () => peer.resetOf(1) !== undefined);
+    expect(peer.resetOf(1)).to.equal(ErrorCode.ENHANCE_YOUR_CALM);
+    const asked = requestBlock('/echo', [host, grpc]);
+    peer.send(frame(FrameType.HEADERS, WHOLE, 3, asked), data(3, message.subarray(0, 2), 0));
+    peer.send(data(3, message.subarray(2), END));
     await peer.until('the next is served', () => peer.isAnswered(3));
     expect(peer.bodyOf(3).equals(message)).to.equal(true);
     peer.close();

@@ -88,9 +88,8 @@ export class FrameSender {
 
   constructor(options: FrameSenderOptions) {
     this.options = options;
-    options.socket.on('drain', () => {
-      this.flush();
-    });
+    // By the connection: it may have waited for this to say goodbye.
+    options.socket.on('drain', options.flushSoon);
   }
 
   get idle(): boolean {
@@ -139,27 +138,33 @@ export class FrameSender {
     this.control = [];
     const { queue } = this;
     this.queue = [];
+    // Behind those whose turn has not come.
+    const again: ServerStream[] = [];
     let more = false;
     for (const stream of queue) {
       stream.queued = false;
       if (stream.closed) continue;
-      if (slab.bytes < writeBytesMax) this.emit(stream);
+      const isTurn = slab.bytes < writeBytesMax;
+      if (isTurn) this.emit(stream);
       if (stream.closed || stream.queued || !hasMore(stream)) continue;
       const blocked = stream.head === undefined && stream.bodyBytes > 0;
       // Blocked by its own window it comes back with a WINDOW_UPDATE of its own.
       if (blocked && stream.sendWindow <= 0) continue;
       stream.queued = true;
-      this.queue.push(stream);
+      (isTurn ? again : this.queue).push(stream);
       more ||= !(blocked && this.window <= 0);
     }
+    this.queue.push(...again);
     this.write(slab.take());
     if (more) this.options.flushSoon();
   }
 
   private write(pieces: readonly Buffer[]): void {
     const { socket } = this.options;
+    // What waits for a slow peer must not keep the whole slab that it lies in.
+    const isSlow = socket.writableLength > 0;
     if (pieces.length > 1) socket.cork();
-    for (const piece of pieces) socket.write(piece);
+    for (const piece of pieces) socket.write(isSlow ? copyOf(piece) : piece);
     if (pieces.length > 1) socket.uncork();
   }
 
@@ -215,6 +220,13 @@ export class FrameSender {
 
 function hasMore({ head, bodyBytes, tail }: ServerStream): boolean {
   return head !== undefined || bodyBytes > 0 || tail !== undefined;
+}
+
+/** In memory of its own, which is not shared with anything that lives longer. */
+function copyOf(piece: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(piece.length);
+  piece.copy(copy);
+  return copy;
 }
 
 function put(slab: Slab, frame: Uint8Array): void {

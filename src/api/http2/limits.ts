@@ -18,7 +18,7 @@ export interface Http2Limits {
   readonly controlFramesMax: number;
   /** Streams that the peer, or a mistake of the peer, ends before their answer. */
   readonly resets: Rate;
-  /** Frames that bring nothing: empty DATA, PRIORITY, unknown types. */
+  /** Frames that bring nothing: empty DATA, PRIORITY, unknown types; and SETTINGS, which touch all streams. */
   readonly idleFrames: Rate;
   /** Until a new connection has sent its preface, ms. */
   readonly prefaceMsMax: number;

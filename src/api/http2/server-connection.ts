@@ -25,7 +25,7 @@ import {
 import { HpackDecoder } from './hpack-decoder.js';
 import type { HeaderField } from './hpack-table.js';
 import { Allowance, type Http2Limits } from './limits.js';
-import { unpadded, withoutPriority } from './payload.js';
+import { checkPriority, unpadded, withoutPriority } from './payload.js';
 import { readSettings } from './peer-settings.js';
 import { isRegular, readRequest, type RequestHead } from './request-head.js';
 import { ServerStream, type StreamConsumer, type StreamPort } from './server-stream.js';
@@ -266,7 +266,7 @@ export class ServerConnection implements StreamPort {
   private onHeaders(head: FrameHead, payload: Buffer): void {
     const { streamId, flags } = head;
     if (streamId === 0) throw protocolError('HEADERS on stream 0');
-    const part = withoutPriority(flags, unpadded(flags, payload));
+    const part = withoutPriority(head, unpadded(flags, payload));
     const endStream = (flags & Flag.END_STREAM) !== 0;
     if ((flags & Flag.END_HEADERS) !== 0) this.onBlock(streamId, part, endStream);
     else this.block = { streamId, endStream, parts: [part], bytes: part.length };
@@ -425,6 +425,7 @@ export class ServerConnection implements StreamPort {
       if (payload.length > 0) throw sizeError('an acknowledgement of SETTINGS with content');
       return;
     }
+    if (this.sawSettings) this.countIdle();
     this.sawSettings = true;
     // The encoder here uses no table, and frames are never over the least limit: the rest is for others.
     const streamWindow = readSettings(payload).initialWindowSize ?? this.peerStreamWindow;
@@ -459,8 +460,10 @@ export class ServerConnection implements StreamPort {
   private onPriority(streamId: number, payload: Buffer): void {
     if (streamId === 0) throw protocolError('PRIORITY on stream 0');
     const stream = this.streams.get(streamId);
-    if (payload.length === 5) this.countIdle();
-    else if (stream !== undefined) this.streamError(stream, ErrorCode.FRAME_SIZE_ERROR);
+    if (payload.length === 5) {
+      checkPriority(streamId, payload);
+      this.countIdle();
+    } else if (stream !== undefined) this.streamError(stream, ErrorCode.FRAME_SIZE_ERROR);
     else throw sizeError('a PRIORITY that is not 5 bytes');
   }
 

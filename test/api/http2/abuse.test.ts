@@ -93,6 +93,12 @@ const floods: readonly {
     tooMuch: [frame(PRIORITY, 0, 1, Buffer.alloc(5))],
   },
   {
+    title: 'SETTINGS, again and again',
+    limits: { idleFrames: none },
+    allowed: many(20, (n) => settings([Setting.INITIAL_WINDOW_SIZE, n])),
+    tooMuch: [settings([Setting.INITIAL_WINDOW_SIZE, 1])],
+  },
+  {
     title: 'frames of unknown types',
     limits: { idleFrames: none },
     allowed: many(20, () => frame(0x55, 0, 0)),
@@ -256,14 +262,7 @@ describe('HTTP/2 by hand, abuse', () => {
   it('hands a socket that takes nothing no more than a little, and ends it when too much waits', async () => {
     const socket = new MemorySocket({ stuck: true });
     const service = new EchoService();
-    const connection = new ServerConnection({
-      socket,
-      clock: systemClock,
-      limits: { ...defaultHttp2Limits, controlFramesMax: 200 },
-      slab: new Slab(),
-      onStream: service.onStream,
-      onClosed: () => undefined,
-    });
+    const connection = connectionOn(socket, service);
     socket.emit('data', Buffer.concat([hello, headers(1, '/hang')]));
     expect(connection.streamCount).to.equal(1);
     for (let n = 0; n < 100 && connection.streamCount > 0; n++) {
@@ -274,4 +273,51 @@ describe('HTTP/2 by hand, abuse', () => {
     expect(service.gone).to.deep.equal([[1, ErrorCode.ENHANCE_YOUR_CALM]]);
     socket.destroy();
   });
+
+  it('says goodbye when a slow peer has read what waits before it', async () => {
+    const socket = new MemorySocket({ stuck: true });
+    const connection = connectionOn(socket, new EchoService());
+    socket.emit('data', hello);
+    for (let n = 0; n < 100 && !socket.writableNeedDrain; n++) {
+      socket.emit('data', Buffer.concat(many(20, () => frame(PING, 0, 0, Buffer.alloc(8)))));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(socket.writableNeedDrain).to.equal(true);
+    connection.leave();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(socket.writableEnded).to.equal(false);
+    socket.release();
+    for (let n = 0; n < 100 && !socket.writableEnded; n++)
+      await new Promise((resolve) => setImmediate(resolve));
+    expect(socket.writableEnded).to.equal(true);
+    expect(Buffer.concat(socket.sent).subarray(-17, -13)).to.deep.equal(Buffer.of(0, 0, 8, 7));
+    socket.destroy();
+  });
+
+  it('keeps for a slow peer what it is to read, and not all that was written for others', async () => {
+    const socket = new MemorySocket({ stuck: true });
+    connectionOn(socket, new EchoService());
+    socket.emit('data', hello);
+    for (let n = 0; n < 10; n++) {
+      socket.emit('data', frame(PING, 0, 0, Buffer.alloc(8)));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    socket.release();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(Buffer.concat(socket.sent).length).to.be.greaterThan(10 * 17);
+    // The first was on its way before anything waited.
+    expect(Math.max(...socket.heldBytes.slice(1))).to.be.below(200);
+    socket.destroy();
+  });
 });
+
+function connectionOn(socket: MemorySocket, service: EchoService): ServerConnection {
+  return new ServerConnection({
+    socket,
+    clock: systemClock,
+    limits: { ...defaultHttp2Limits, controlFramesMax: 200 },
+    slab: new Slab(),
+    onStream: service.onStream,
+    onClosed: () => undefined,
+  });
+}

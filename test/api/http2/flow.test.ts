@@ -79,6 +79,14 @@ describe('HTTP/2 by hand, flow control', () => {
     expect(peer.bodyOf(1).length).to.equal(300);
   });
 
+  it('takes the last of two windows in one frame', async () => {
+    peer.send(settings([Setting.INITIAL_WINDOW_SIZE, 100], [Setting.INITIAL_WINDOW_SIZE, 2]));
+    peer.send(headers(1, '/size/10'));
+    await peer.until('2 bytes', () => peer.bodyOf(1).length === 2);
+    await settle();
+    expect(peer.bodyOf(1).length).to.equal(2);
+  });
+
   it('answers without a body whatever the windows are', async () => {
     peer.send(window(0), headers(1, '/size/0'));
     await peer.until('answered', () => peer.isAnswered(1));
@@ -88,6 +96,25 @@ describe('HTTP/2 by hand, flow control', () => {
     peer.send(window(0), headers(1, '/size/100'), headers(3, '/size/100'), grant(3, 100));
     await peer.until('the second', () => peer.isAnswered(3));
     expect(peer.isAnswered(1)).to.equal(false);
+  });
+
+  it('answers a short request before long ones that came first have had all of their turns', async () => {
+    const long = [1, 3, 5, 7, 9, 11, 13];
+    peer.send(
+      window(10_000_000),
+      grant(0, 10_000_000),
+      ...long.map((streamId) => headers(streamId, '/size/1000000')),
+      headers(15, '/size/10'),
+    );
+    await peer.until('all', () => [...long, 15].every((streamId) => peer.isAnswered(streamId)));
+    const end = peer.frames.findIndex(
+      ({ type, streamId, flags }) => streamId === 15 && type === HEADERS && (flags & 1) !== 0,
+    );
+    const before = peer.frames.slice(0, end);
+    for (const streamId of long) {
+      const sent = before.filter((each) => each.streamId === streamId && each.type === DATA);
+      expect(sent.reduce((sum, { payload }) => sum + payload.length, 0)).to.be.below(300_000);
+    }
   });
 
   it('cuts frames and header blocks to 16384 bytes', async () => {

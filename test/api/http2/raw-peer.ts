@@ -232,8 +232,11 @@ export class RawPeer {
 /** A socket without a network; the test emits its 'data'. */
 export class MemorySocket extends Duplex {
   readonly sent: Buffer[] = [];
+  /** Of the memory that each of them kept from being freed. */
+  readonly heldBytes: number[] = [];
   /** Nobody reads at the other end. */
-  readonly stuck: boolean;
+  private stuck: boolean;
+  private waiting: (() => void) | undefined;
 
   constructor({ stuck = false } = {}) {
     super({ autoDestroy: true, highWaterMark: stuck ? 1024 : 1024 * 1024 });
@@ -246,6 +249,14 @@ export class MemorySocket extends Duplex {
 
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
     this.sent.push(Buffer.from(chunk));
-    if (!this.stuck) done();
+    this.heldBytes.push(chunk.buffer.byteLength);
+    if (this.stuck) this.waiting = done;
+    else done();
+  }
+
+  /** The other end reads again. */
+  release(): void {
+    this.stuck = false;
+    this.waiting?.();
   }
 }
