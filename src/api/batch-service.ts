@@ -283,19 +283,20 @@ class BatchRun {
   ): void {
     const operation = operationOf(message, this.limits);
     const { key } = operation;
-    const placed = { at, key, home: slotOf(key), slot: this.dispatch.slotOf(key) };
+    const [home, slot] = [slotOf(key), this.dispatch.slotOf(key)];
     const { header } = message.get ?? message.put ?? message.delete ?? message.increment ?? {};
-    const own = positionsOf(header, this.dispatch.clusterId, placed.home);
+    const own = positionsOf(header, this.dispatch.clusterId, home);
     if (operation.kind !== 'get') {
-      writes.push({ ...placed, what: { operation, session: operationSession(message) } });
+      const what = { operation, session: operationSession(message) };
+      writes.push({ at, what, key, home, slot });
       return;
     }
-    const positions = own.size > 0 ? own : within(this.positions, placed.home);
+    const positions = own.size > 0 ? own : within(this.positions, home);
     const level = levelOf(message.get ?? {}, positions);
     const bounded = level.kind === 'stale' || level.kind === 'atLeast';
     const name = bounded ? `${level.kind} ${level.maxStalenessMs}` : level.kind;
     const group = reads.get(name);
-    const read = { ...placed, what: { key, level } };
+    const read = { at, what: { key, level }, key, home, slot };
     if (group === undefined) reads.set(name, [read]);
     else group.push(read);
   }
@@ -414,7 +415,7 @@ class BatchRun {
   }
 
   private takeRead(share: readonly Placed<Read>[], result: ReadResult): void {
-    const { values, positions, logTimeMs, refused } = result;
+    const { values, positionsAt, logTimeMs, refused } = result;
     this.logTimeMs = Math.max(this.logTimeMs, logTimeMs);
     for (const [n, error] of refused) {
       const placed = share[n];
@@ -423,22 +424,18 @@ class BatchRun {
     for (const each of bySlot(share.filter((_, n) => refused.has(n)))) this.read(each);
     for (const [n, { at }] of share.entries()) {
       if (refused.has(n)) continue;
-      const header = this.headerAt(at, () => positions[n]);
+      const header = this.headerAt(at, () => positionsAt(n));
       this.set(at, resultMessage({ kind: 'get', kv: values[n] }, header));
     }
   }
 
   /** Notes what was seen for the token of the batch; gives an operation that asked its own. */
-  private headerAt(
-    at: number,
-    seen: () => readonly SlotPosition[] | undefined,
-  ): ReplyHeader | undefined {
+  private headerAt(at: number, seen: () => readonly SlotPosition[]): ReplyHeader | undefined {
     const { get, put, delete: del, increment } = this.operations[at] ?? {};
     const { header } = get ?? put ?? del ?? increment ?? {};
     const ofBatch = this.request.header?.returnToken === true;
     if (!ofBatch && header?.returnToken !== true) return undefined;
     const positions = seen();
-    if (positions === undefined) return undefined;
     if (ofBatch) for (const position of positions) mergePosition(this.seen, position);
     const token = tokenFor(header, this.dispatch.clusterId, () => positions);
     return token.token === undefined ? undefined : token;

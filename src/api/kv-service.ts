@@ -130,8 +130,8 @@ export class KvService {
           done(error && this.dispatch.explain(error, place), forwarded);
           return;
         }
-        const { values, logTimeMs, positions: seen } = result;
-        const header = this.header(request.header, logTimeMs, () => seen.flat());
+        const { values, logTimeMs, positionsAt } = result;
+        const header = this.header(request.header, logTimeMs, () => positionsAt(0));
         done(undefined, codecs.getReply.encode(getReply(values[0], header)));
       },
     );

@@ -230,13 +230,13 @@ export class ShardMachine implements StateMachine<CommandResult> {
     this.onLeading(leadership);
   }
 
-  valueKey(slot: Slot, key: Uint8Array): Uint8Array {
-    return slotKey(
-      this.prefix,
-      { slot, instance: this.slotState(slot).instance },
-      KeyKind.value,
-      key,
-    );
+  /** `state`: of the slot, for a caller that has looked it up. */
+  valueKey(
+    slot: Slot,
+    key: Uint8Array,
+    { instance }: Pick<SlotState, 'instance'> = this.slotState(slot),
+  ): Uint8Array {
+    return slotKey(this.prefix, { slot, instance }, KeyKind.value, key);
   }
 
   private keysOf(commands: readonly Command[]): Uint8Array[] {

@@ -1,5 +1,6 @@
 /** Reads of single keys: all that become possible in one turn share one look at the engine. */
 import type { KvError } from '../errors.js';
+import type { Clock } from '../observe/clock.js';
 import type { Slot } from '../router/slot.js';
 import type { KeyValue } from './command.js';
 import { seenValue, type Freshness, type ReadGate, type ReadLevel } from './read-gate.js';
@@ -7,15 +8,18 @@ import { hasMoved, notFounded, notServed, readError } from './shard-errors.js';
 import type { ShardMachine } from './shard-machine.js';
 import type { SlotLoad } from './slot-load.js';
 import type { SlotPosition } from './slot-position.js';
-import { isServing } from './slot-state.js';
+import { isServing, type SlotState } from './slot-state.js';
 
 export interface ReadResult {
   /** In the order of the keys; of a key that is refused it means nothing. */
   readonly values: readonly (KeyValue | undefined)[];
   /** Keys, by their place, whose slots are not served here, or not just now. */
   readonly refused: ReadonlyMap<number, KvError>;
-  /** Of the slots of the keys, in their order; not below anything that `values` shows. */
-  readonly positions: readonly (readonly SlotPosition[])[];
+  /**
+   * Of the slot of a key, by the key's place; not below anything that `values` shows. Asked in the
+   * callback: later it may tell of more than the read has seen.
+   */
+  readonly positionsAt: (place: number) => readonly SlotPosition[];
   /** The shard's time now; 0 on a replica that does not lead. */
   readonly logTimeMs: number;
 }
@@ -28,12 +32,11 @@ interface ReadyRead {
   readonly done: ReadDone;
 }
 
-/** One key of a read, with where it was before the engine is asked. */
+/** One key of a read, with where it was before the engine is asked. States are never changed in place. */
 interface Look {
   readonly key: Uint8Array;
   readonly slot: Slot;
-  readonly epoch: number;
-  readonly lastPin: number;
+  readonly state: SlotState;
 }
 
 /** What reads and scans of a shard work on. */
@@ -41,6 +44,7 @@ export interface ReadSources {
   readonly machine: ShardMachine;
   readonly gate: ReadGate;
   readonly load: SlotLoad;
+  readonly endOfTurn: Clock['endOfTurn'];
   /** The shard's time now, ms; 0 on a replica that does not lead. */
   readonly nowMs: () => number;
   readonly onFatal: (error: Error) => void;
@@ -66,7 +70,11 @@ export class ShardReads {
         return;
       }
       this.ready.push({ keys, freshness, done });
-      if (this.ready.length === 1) queueMicrotask(() => void this.answerReady());
+      if (this.ready.length > 1) return;
+      // Reads that waited for the group are all told in one go. One that need not wait comes alone, by
+      // its own socket: others of this turn are about to.
+      if (freshness === undefined) this.sources.endOfTurn(() => void this.answerReady());
+      else queueMicrotask(() => void this.answerReady());
     });
   }
 
@@ -78,7 +86,7 @@ export class ShardReads {
     try {
       const looks = reads.flatMap(({ keys }) => keys.map((key) => this.lookAt(key)));
       const stored = await this.machine.engine.getMany(
-        looks.map(({ slot, key }) => this.machine.valueKey(slot, key)),
+        looks.map(({ slot, key, state }) => this.machine.valueKey(slot, key, state)),
       );
       // Meanwhile a slot may have been frozen, moved and deleted: it is checked again, and so is a
       // lease (rules D23, R30). A snapshot that is being installed leaves a part of the state.
@@ -99,17 +107,19 @@ export class ShardReads {
   private lookAt(key: Uint8Array): Look {
     const slot = this.machine.slotOf(key);
     this.sources.load.count(slot);
-    const { epoch, lastPin } = this.machine.slotState(slot);
-    return { key, slot, epoch, lastPin };
+    return { key, slot, state: this.machine.slotState(slot) };
   }
 
   /** Why a key was perhaps not where it was looked for; undefined: it was. */
-  private refusalOf({ key, slot, epoch, lastPin }: Look): KvError | undefined {
+  private refusalOf({ key, slot, state: before }: Look): KvError | undefined {
+    // Nothing has happened to the slot, and while it serves, its own state says what is pinned.
+    if (this.machine.slotState(slot) === before && isServing(before)) return undefined;
     const now = this.machine.slotOf(key);
     const state = this.machine.slotState(now);
-    if (!isServing(state) || (now === slot && state.epoch !== epoch)) return notServed(state, now);
+    if (!isServing(state) || (now === slot && state.epoch !== before.epoch))
+      return notServed(state, now);
     // It may have been pinned meanwhile, and come back since: then the hash slot had a later pin.
-    return now === slot && state.lastPin === lastPin ? undefined : hasMoved();
+    return now === slot && state.lastPin === before.lastPin ? undefined : hasMoved();
   }
 
   private answer(
@@ -131,10 +141,13 @@ export class ShardReads {
       const { logTimeMs } = this.machine;
       const seen = looks.map(({ key }, n) => seenValue(key, stored[n], logTimeMs));
       const values = seen.map(({ kv }) => kv);
-      const positions = looks.map(({ slot }, n) =>
-        this.gate.positionsOf(slot, seen[n]?.expiredAtMs ?? 0),
-      );
-      done(undefined, { values, refused, positions, logTimeMs: this.sources.nowMs() });
+      const positionsAt = (place: number): readonly SlotPosition[] => {
+        const look = looks[place];
+        if (look === undefined)
+          throw new RangeError(`a read of ${looks.length} keys, not ${place}`);
+        return this.gate.positionsOf(look.slot, seen[place]?.expiredAtMs ?? 0);
+      };
+      done(undefined, { values, refused, positionsAt, logTimeMs: this.sources.nowMs() });
     }
   }
 }

@@ -81,7 +81,14 @@ export class Shard {
     this.gate = new ReadGate({ group, machine, clock });
     this.load = new SlotLoad(clock);
     this.turnWrites = new TurnWrites(group, clock, () => this.time.now(machine.logTimeMs));
-    const sources = { machine, gate: this.gate, load: this.load, nowMs: () => this.nowMs, onFatal };
+    const sources = {
+      machine,
+      gate: this.gate,
+      load: this.load,
+      endOfTurn: clock.endOfTurn.bind(clock),
+      nowMs: () => this.nowMs,
+      onFatal,
+    };
     this.reads = new ShardReads(sources);
     this.scans = new ShardScans(sources);
     this.time = new LogTime(clock, (jumpMs) => {

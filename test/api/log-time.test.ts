@@ -56,7 +56,7 @@ function shardThat(isLeader: boolean, logTimeMs: () => number): ShardAccess {
       done(undefined, {
         values: [undefined],
         refused: new Map(),
-        positions: [],
+        positionsAt: () => [],
         logTimeMs: logTimeMs(),
       });
     },

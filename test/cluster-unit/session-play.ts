@@ -138,7 +138,7 @@ export class SessionPlay {
     });
     if (answer?.result === undefined) return;
     this.answered.set(node.id, (this.answered.get(node.id) ?? 0) + 1);
-    for (const each of answer.result.positions.flat()) mergePosition(this.token, each);
+    for (const each of answer.result.positionsAt(0)) mergePosition(this.token, each);
     this.judge(key, answer.result.values[0]?.revision, node);
   }
 

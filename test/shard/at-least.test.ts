@@ -181,11 +181,33 @@ describe('positions of a shard, for session tokens', () => {
     await served.written(write(put('k', '1')), write(put('k', '2')), write(put('a', '3')));
     const call = served.read(['k', 'never', 'a']);
     await served.settle();
-    expect(call.result.positions.flat().map(({ revision }) => revision)).to.deep.equal([2, 0, 1]);
+    const revisions = [0, 1, 2].flatMap(call.result.positionsAt).map(({ revision }) => revision);
+    expect(revisions).to.deep.equal([2, 0, 1]);
+    expect(() => call.result.positionsAt(3)).to.throw(RangeError, '3 keys');
     const page = await served.page({ slot: slotOfK });
     expect(page.positions).to.deep.equal([position({ revision: 2 })]);
     expect((await served.page({ slot: slotOf(bytes('never')) })).positions).to.deep.equal([]);
   });
+
+  for (const kind of ['stale', 'atLeast'] as const) {
+    it(`share one look into the engine with others of their turn: ${kind}`, async () => {
+      const engine = new HookedEngine();
+      const served = new ServedShard(Replica.fresh(engine));
+      served.group.lead();
+      await served.written(write(put('k', '1')));
+      served.group.caughtUpAtMs = served.clock.monotonicMs();
+      const before = engine.gets;
+      const level: ReadLevel = kind === 'stale' ? { kind, maxStalenessMs: 5000 } : atLeast();
+      const calls = ['k', 'a', 'k'].map((key) => served.read([key], level));
+      await served.settle();
+      expect(calls.map(({ result }) => result.values[0]?.revision)).to.deep.equal([
+        1,
+        undefined,
+        1,
+      ]);
+      expect(engine.gets - before).to.equal(1);
+    });
+  }
 
   it('D24: not below what the engine shows already, before readers have heard of it', async () => {
     const served = ServedShard.leading();
@@ -198,7 +220,7 @@ describe('positions of a shard, for session tokens', () => {
     const page = served.scan({ slot: slotOfK });
     await served.settle();
     expect(call.result.values[0]?.revision, 'seen').to.equal(2);
-    expect(call.result.positions[0]?.[0]?.revision).to.equal(2);
+    expect(call.result.positionsAt(0)[0]?.revision).to.equal(2);
     expect(page.result.positions[0]?.revision).to.equal(2);
     machine.written();
   });
@@ -216,7 +238,7 @@ describe('positions of a shard, for session tokens', () => {
     const page = served.scan({ slot: slotOfK });
     await served.settle();
     expect(call.result.values).to.deep.equal([undefined]);
-    const [[seen = position({})] = []] = call.result.positions;
+    const [seen = position({})] = call.result.positionsAt(0);
     expect(seen).to.deep.equal(position({ revision: 1, logTimeMs: expiresAtMs }));
     expect(page.result.positions).to.deep.equal([seen]);
     const later = lagging.read(['k'], atLeast(seen));
