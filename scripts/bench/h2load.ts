@@ -27,6 +27,7 @@ export interface CallLoad {
 }
 
 export interface CallFigures {
+  /** By h2load's own watch, from the first connection on; of the slowest process. */
   readonly seconds: number;
   readonly p50Us: number;
   readonly p99Us: number;
@@ -43,6 +44,7 @@ function framed(message: Uint8Array): Buffer {
 }
 
 interface Part {
+  readonly seconds: number;
   readonly replyBytes: number;
   readonly latenciesUs: readonly number[];
 }
@@ -66,25 +68,25 @@ async function runOne(load: CallLoad, at: number): Promise<Part> {
   const succeeded = Number(/(\d+) succeeded/.exec(stdout)?.[1]);
   if (succeeded !== calls)
     throw new Error(`${calls - succeeded} of ${calls} calls failed:\n${stdout}`);
+  const [, count, unit] = /finished in ([\d.]+)(us|ms|s)/.exec(stdout) ?? [];
+  const seconds = Number(count) / ({ us: 1e6, ms: 1e3, s: 1 }[unit ?? ''] ?? Number.NaN);
   const replyBytes = Number(/\((\d+)\) data/.exec(stdout)?.[1]);
   const latenciesUs = readFileSync(log, 'utf8')
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => Number(line.split('\t')[2]));
   rmSync(log);
-  return { replyBytes, latenciesUs };
+  return { seconds, replyBytes, latenciesUs };
 }
 
 /** Rejects when a call was not answered with HTTP 200. */
 export async function makeCalls(load: CallLoad): Promise<CallFigures> {
-  const started = performance.now();
   const parts = await Promise.all(load.bodies.map((_, at) => runOne(load, at)));
-  const seconds = (performance.now() - started) / 1000;
   const sorted = parts.flatMap(({ latenciesUs }) => latenciesUs).sort((a, b) => a - b);
   const percentile = (share: number): number =>
     sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
   return {
-    seconds,
+    seconds: Math.max(...parts.map(({ seconds }) => seconds)),
     p50Us: percentile(0.5),
     p99Us: percentile(0.99),
     replyBytes: parts.reduce((sum, part) => sum + part.replyBytes, 0),

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { printTable } from '../../src/cli/output.js';
-import { makeCalls } from './h2load.js';
+import { makeCalls, type CallLoad } from './h2load.js';
 import { median } from './median.js';
 import { requirePrograms } from './packages.js';
 import { cpuSeconds } from './process-figures.js';
@@ -111,8 +111,13 @@ export const raceCases: readonly RaceCase[] = [
 ];
 
 const value = Buffer.alloc(256, 'v');
-/** Before what is measured: code is compiled (a few thousand calls of each kind), connections stand. */
-const warmUpCalls = 8000;
+/**
+ * The same load before what is measured, on other keys: V8 goes on compiling under a load for some ten
+ * seconds on a machine with all cores busy, and a server runs for longer than that.
+ */
+const warmUpMs = 10_000;
+/** Of the calls of a case, made at once while warming up. */
+const warmUpShare = 1 / 8;
 
 export interface Result {
   readonly perSecond: number;
@@ -126,26 +131,15 @@ const batchBars = { put: 3, get: 5 };
 const batchSeconds = 8;
 
 /** Sixteen bytes each, in slots of their own. */
-const keysOf = (count: number): string[] =>
-  Array.from({ length: count }, (_, n) => `race-key-${String(n).padStart(7, '0')}`);
+const keysOf = (name: 'race' | 'warm', count: number): string[] =>
+  Array.from({ length: count }, (_, n) => `${name}-key-${String(n).padStart(7, '0')}`);
 
-async function drive(
-  store: RacedStore,
-  { operation, connections, streams, bodies, calls }: RaceCase,
-  directory: string,
-): Promise<Result> {
-  const keys = keysOf(bodies);
-  for (const key of keys) await store.put(key, value);
+async function drive(store: RacedStore, one: RaceCase, directory: string): Promise<Result> {
+  const { operation, bodies, calls } = one;
   const isPut = operation === 'put';
-  const load = {
-    addresses: store.addresses.slice(0, 1),
-    path: isPut ? store.putPath : store.getPath,
-    bodies: keys.map((key) => (isPut ? store.putBody(key, value) : store.getBody(key))),
-    connections,
-    streams,
-    directory,
-  };
-  await makeCalls({ ...load, calls: warmUpCalls });
+  const keys = keysOf('race', bodies);
+  await warmUp(store, one, directory);
+  const load = await loadOn(keys, store, one, directory);
   const cpu = (): number => store.pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
   const [appliedBefore, cpuBefore] = [await store.putsApplied(keys), cpu()];
   const { seconds, p50Us, p99Us, replyBytes } = await makeCalls({ ...load, calls });
@@ -156,6 +150,33 @@ async function drive(
   if (!isPut && replyBytes < calls * value.byteLength)
     throw new Error(`${store.name}: ${calls} gets brought ${replyBytes} bytes: values are missing`);
   return { perSecond: calls / seconds, cpuUs, p50Us, p99Us };
+}
+
+/** The keys exist when this is done. */
+async function loadOn(
+  keys: readonly string[],
+  store: RacedStore,
+  { operation, connections, streams }: RaceCase,
+  directory: string,
+): Promise<Omit<CallLoad, 'calls'>> {
+  for (const key of keys) await store.put(key, value);
+  const isPut = operation === 'put';
+  return {
+    addresses: store.addresses.slice(0, 1),
+    path: isPut ? store.putPath : store.getPath,
+    bodies: keys.map((key) => (isPut ? store.putBody(key, value) : store.getBody(key))),
+    connections,
+    streams,
+    directory,
+  };
+}
+
+async function warmUp(store: RacedStore, one: RaceCase, directory: string): Promise<void> {
+  const load = await loadOn(keysOf('warm', one.bodies), store, one, directory);
+  const share = Math.ceil((one.calls * warmUpShare) / one.bodies) * one.bodies;
+  const calls = Math.max(one.connections, share);
+  const end = performance.now() + warmUpMs;
+  while (performance.now() < end) await makeCalls({ ...load, calls });
 }
 
 export function turnOf(
@@ -233,6 +254,7 @@ async function batchTurn(
   };
   try {
     await generateLoad({ ...spec, operation: 'put', seconds: 60, operationsMax: spec.keys });
+    await generateLoad({ ...spec, operation, seconds: warmUpMs / 1000, operationsMax: 0 });
     const cpu = (): number => store.pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
     const before = cpu();
     const seconds = batchSeconds * Math.max(0.2, scale);
