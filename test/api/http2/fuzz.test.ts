@@ -1,4 +1,7 @@
 /** Bytes by chance into a connection in memory: what it does is a function of the seed. */
+import { once } from 'node:events';
+import { connect as connectHttp2, constants } from 'node:http2';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { Slab } from '../../../src/api/http2/frame-sender.js';
@@ -10,6 +13,7 @@ import {
   MemorySocket,
   data,
   EchoService,
+  echoServer,
   frame,
   headers,
   hello,
@@ -221,6 +225,43 @@ function checkBounds(outcome: Outcome): void {
   for (const id of outcome.hanging) expect(gone).not.to.include(id);
 }
 
+/** What Node's own client sends for calls of all kinds: its tables, Huffman codes, windows and frames. */
+async function recordedSession(): Promise<Buffer> {
+  const server = await echoServer();
+  const recorded: Buffer[] = [];
+  const between = createServer((outer) => {
+    const inner = connect(server.port, '127.0.0.1');
+    inner.pipe(outer).on('error', () => undefined);
+    outer.on('data', (chunk: Buffer) => {
+      recorded.push(chunk);
+      inner.write(chunk);
+    });
+    outer.on('close', () => inner.destroy());
+  }).listen(0, '127.0.0.1');
+  await once(between, 'listening');
+  const session = connectHttp2(`http://127.0.0.1:${(between.address() as AddressInfo).port}`, {
+    settings: { initialWindowSize: 1000, headerTableSize: 256 },
+  });
+  await once(session, 'remoteSettings');
+  const paths = ['/echo', '/size/5000', '/head/9000', '/early', '/hang', '/echo'];
+  for (const [n, path] of paths.entries()) {
+    const stream = session.request({ ':method': 'POST', ':path': path, 'x-n': String(n) });
+    stream.on('error', () => undefined);
+    stream.resume();
+    stream.write(Buffer.alloc(300 * n, n));
+    if (path === '/hang') stream.close(constants.NGHTTP2_CANCEL);
+    else stream.end('the end');
+    await once(stream, 'close');
+    session.settings({ initialWindowSize: 1000 - 100 * n });
+  }
+  session.ping(() => undefined);
+  session.close();
+  await once(session, 'close');
+  between.close();
+  server.close();
+  return Buffer.concat(recorded);
+}
+
 describe('HTTP/2 by hand, any bytes', () => {
   it('stays within its bounds, sends whole frames, and tells nobody twice, whatever comes', async () => {
     await fc.assert(
@@ -267,6 +308,22 @@ describe('HTTP/2 by hand, any bytes', () => {
         },
       ),
       { numRuns: 700 },
+    );
+  });
+
+  it('stays within its bounds on the session of a real client, damaged anywhere', async () => {
+    const recorded = await recordedSession();
+    const undamaged = await play([recorded], true);
+    expect(undamaged.requests).to.include.members([1, 3, 5, 11]);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(mutation, { minLength: 1, maxLength: 6 }),
+        fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1, maxLength: 10 }),
+        async (changes, parts) => {
+          checkBounds(await play(cut(mutated(recorded, changes), parts), true));
+        },
+      ),
+      { numRuns: 800 },
     );
   });
 });
