@@ -37,9 +37,11 @@ import {
 /**
  * Handed out to be applied at once; the next portion comes when this one is applied. So the driver
  * holds at most one portion (or one entry, if that is larger) per group, and a follower that has a
- * million entries to apply still gets to answer heartbeats in between.
+ * million entries to apply still gets to answer heartbeats in between. A portion is applied in one go on
+ * the event loop, some 20 us for a small put: with 1 MiB and more the loop stood still for 100 ms and
+ * more under puts in batches (p99.9 of its delay 290 to 450 ms, now 40 to 50).
  */
-const applyBytesMax = 4 * 1024 * 1024;
+const applyBytesMax = 64 * 1024;
 
 /**
  * The state of a group that never ran: an empty log and the first membership at index 0. Every first

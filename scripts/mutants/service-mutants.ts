@@ -154,8 +154,16 @@ export const serviceMutants: readonly Omit<Mutant, 'section'>[] = [
     name: 'slot-not-checked-after-the-read',
     breaks: 'D23: a slot that has left while the engine was asked is answered from',
     file: 'src/shard/shard-reads.ts',
-    find: 'if (!isServing(state) || (now === slot && state.epoch !== epoch)) return',
-    replace: 'if (state.epoch > epoch + 1_000_000) return',
+    find: 'if (!isServing(state) || (now === slot && state.epoch !== before.epoch))\n      return',
+    replace: 'if (state.epoch > before.epoch + 1_000_000) return',
+    checks: [migrationReads],
+  },
+  {
+    name: 'slot-taken-for-untouched-after-the-read',
+    breaks: 'D23: as above, by the short way for slots that nothing has happened to',
+    file: 'src/shard/shard-reads.ts',
+    find: 'if (this.machine.slotState(slot) === before && isServing(before)) return undefined;',
+    replace: 'if (isServing(before)) return undefined;',
     checks: [migrationReads],
   },
   {

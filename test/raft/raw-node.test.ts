@@ -136,6 +136,26 @@ describe('raw node', () => {
       expect(member.applied.map(({ index }) => index)).to.deep.equal([1, 2, 3]);
     });
 
+    it('gives it portions of 64 KiB, so that none holds the event loop up for long', () => {
+      const member = leader();
+      member.holdsApply = true;
+      for (let round = 0; round < 3; round++) {
+        member.do((node) => {
+          for (let n = 0; n < 30; n++) node.propose(Buffer.alloc(1000));
+        });
+        member.acknowledge(2);
+      }
+      const portions: number[] = [];
+      for (let before = 0; member.applied.length > before;) {
+        const portion = member.applied.slice(before);
+        before = member.applied.length;
+        portions.push(portion.reduce((sum, { data }) => sum + data.byteLength, 0));
+        member.do((node) => node.applied(portion.at(-1)?.index ?? 0));
+      }
+      expect(portions.reduce((sum, each) => sum + each)).to.equal(90_000);
+      expect(Math.max(...portions)).to.be.within(32 * 1024, 64 * 1024);
+    });
+
     it('keeps a promise back while it is being written, also one that needs no write', () => {
       const member = new LoneMember();
       member.step(message(2, 1, append([0, 0], [entry(1, 1)])));
