@@ -25,6 +25,7 @@ import { measureScale } from './bench/scale-cluster.js';
 import { measureTopologies } from './bench/scale-topology.js';
 import { measureShardCounts } from './bench/shard-counts.js';
 import { cpuSeconds, rssMiB } from './bench/process-figures.js';
+import { warmUpSeconds } from './bench/warm-up.js';
 import type { LoadResult, LoadSpec } from './bench/load-generator.js';
 
 const run = promisify(execFile);
@@ -108,14 +109,12 @@ async function loadCases(cluster: LocalCluster, options: Options): Promise<void>
   const rows: string[][] = [];
   for (const { name, spec } of chosen) {
     const turns: Turn[] = [];
-    for (let n = 0; n < options.turns; n++) {
-      // The leader's own address: forwarding is a case of its own.
-      const leader = await cluster.leader(shard);
-      const endpoints = [cluster.node(leader ?? 1).clientAddress];
-      turns.push(
-        await turn(cluster, { ...spec, endpoints, seconds: options.seconds, operationsMax: 0 }),
-      );
-    }
+    // The leader's own address: forwarding is a case of its own.
+    const endpoints = [cluster.node((await cluster.leader(shard)) ?? 1).clientAddress];
+    const load = { ...spec, endpoints, operationsMax: 0 };
+    await generateLoad({ ...load, seconds: warmUpSeconds });
+    for (let n = 0; n < options.turns; n++)
+      turns.push(await turn(cluster, { ...load, seconds: options.seconds }));
     const of = (read: (turn: Turn) => number): number => median(turns.map(read));
     rows.push([
       name,

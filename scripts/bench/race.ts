@@ -15,6 +15,7 @@ import { generateLoad } from './load.js';
 import { startEtcd } from './raced-etcd.js';
 import { startLean, startQuorate } from './raced-quorate.js';
 import type { RacedStore } from './raced-store.js';
+import { warmUpSeconds } from './warm-up.js';
 
 export interface RaceOptions {
   readonly turns: number;
@@ -111,12 +112,7 @@ export const raceCases: readonly RaceCase[] = [
 ];
 
 const value = Buffer.alloc(256, 'v');
-/**
- * The same load before what is measured, on other keys: V8 goes on compiling under a load for some ten
- * seconds on a machine with all cores busy, and a server runs for longer than that.
- */
-const warmUpMs = 10_000;
-/** Of the calls of a case, made at once while warming up. */
+/** Of the calls of a case, made at once while warming up, on other keys. */
 const warmUpShare = 1 / 8;
 
 export interface Result {
@@ -175,7 +171,7 @@ async function warmUp(store: RacedStore, one: RaceCase, directory: string): Prom
   const load = await loadOn(keysOf('warm', one.bodies), store, one, directory);
   const share = Math.ceil((one.calls * warmUpShare) / one.bodies) * one.bodies;
   const calls = Math.max(one.connections, share);
-  const end = performance.now() + warmUpMs;
+  const end = performance.now() + warmUpSeconds * 1000;
   while (performance.now() < end) await makeCalls({ ...load, calls });
 }
 
@@ -254,7 +250,7 @@ async function batchTurn(
   };
   try {
     await generateLoad({ ...spec, operation: 'put', seconds: 60, operationsMax: spec.keys });
-    await generateLoad({ ...spec, operation, seconds: warmUpMs / 1000, operationsMax: 0 });
+    await generateLoad({ ...spec, operation, seconds: warmUpSeconds, operationsMax: 0 });
     const cpu = (): number => store.pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
     const before = cpu();
     const seconds = batchSeconds * Math.max(0.2, scale);

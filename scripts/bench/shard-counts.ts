@@ -6,6 +6,7 @@ import { LocalCluster } from '../../src/cli/local-cluster.js';
 import { printTable } from '../../src/cli/output.js';
 import { generateLoad } from './load.js';
 import { median } from './median.js';
+import { warmUpSeconds } from './warm-up.js';
 
 export interface ShardCountOptions {
   readonly seconds: number;
@@ -24,8 +25,9 @@ async function turn(shards: number, seconds: number): Promise<readonly number[]>
   try {
     const rates: number[] = [];
     for (const operation of operations) {
-      const spec = { ...base, operation, endpoints: cluster.endpoints, seconds, operationsMax: 0 };
-      const result = await generateLoad(spec);
+      const spec = { ...base, operation, endpoints: cluster.endpoints, operationsMax: 0 };
+      await generateLoad({ ...spec, seconds: warmUpSeconds });
+      const result = await generateLoad({ ...spec, seconds });
       rates.push(result.operations / result.seconds);
     }
     return rates;
