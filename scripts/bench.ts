@@ -113,6 +113,7 @@ async function loadCases(cluster: LocalCluster, options: Options): Promise<void>
     const endpoints = [cluster.node((await cluster.leader(shard)) ?? 1).clientAddress];
     const load = { ...spec, endpoints, operationsMax: 0 };
     await generateLoad({ ...load, seconds: warmUpSeconds });
+    await loopDelay(cluster);
     for (let n = 0; n < options.turns; n++)
       turns.push(await turn(cluster, { ...load, seconds: options.seconds }));
     const of = (read: (turn: Turn) => number): number => median(turns.map(read));
@@ -122,20 +123,29 @@ async function loadCases(cluster: LocalCluster, options: Options): Promise<void>
       (of((t) => t.p50Us) / 1000).toFixed(2),
       (of((t) => t.p99Us) / 1000).toFixed(2),
       of((t) => t.cpuUsPerOperation).toFixed(0),
+      (await loopDelay(cluster)).toFixed(0),
     ]);
     process.stderr.write(`${name}: ${rows.at(-1)?.[1]} /s\n`);
   }
-  printTable(['case', 'operations/s', 'p50 ms', 'p99 ms', 'CPU us/op (3 nodes)'], rows);
+  printTable(
+    ['case', 'operations/s', 'p50 ms', 'p99 ms', 'CPU us/op (3 nodes)', 'loop late p99.9 ms'],
+    rows,
+  );
 }
 
-async function loopDelays(cluster: LocalCluster): Promise<void> {
-  for (const { node, httpAddress } of cluster.nodes) {
-    const text = await (await fetch(`http://${httpAddress}/metrics`)).text();
-    const seconds = /^quorate_event_loop_delay_seconds\{quantile="0.999"\} (\S+)/m.exec(text)?.[1];
-    console.log(
-      `event-loop delay p99.9 at full load, node ${node}: ${(Number(seconds) * 1000).toFixed(1)} ms`,
-    );
-  }
+/**
+ * Milliseconds that the event loop of a node was late, p99.9 since it was last asked, of the node where it
+ * was the longest.
+ */
+async function loopDelay(cluster: LocalCluster): Promise<number> {
+  const delays = await Promise.all(
+    cluster.nodes.map(async ({ httpAddress }) => {
+      const text = await (await fetch(`http://${httpAddress}/metrics`)).text();
+      const name = /^quorate_event_loop_delay_seconds\{quantile="0.999"\} (\S+)/m;
+      return Number(name.exec(text)?.[1]) * 1000;
+    }),
+  );
+  return Math.max(...delays);
 }
 
 /** Milliseconds without a successful write around a kill -9 of the leader. */
@@ -279,7 +289,6 @@ async function measureLoads(options: Options): Promise<void> {
       `memory idle: ${cluster.nodes.map(({ node }) => rssMiB(cluster.pid(node)).toFixed(0)).join(' + ')} MiB`,
     );
     await loadCases(cluster, options);
-    await loopDelays(cluster);
     if (options.only !== undefined) return;
     await failover(cluster, options);
     await restart(cluster, options);
