@@ -26,6 +26,12 @@ export interface ReadResult {
 
 export type ReadDone = (error: KvError | undefined, result: ReadResult | undefined) => void;
 
+interface AskedRead {
+  readonly keys: readonly Uint8Array[];
+  readonly level: ReadLevel;
+  readonly done: ReadDone;
+}
+
 interface ReadyRead {
   readonly keys: readonly Uint8Array[];
   readonly freshness: Freshness;
@@ -56,6 +62,8 @@ export class ShardReads {
   private readonly gate: ReadGate;
   /** Reads whose index is reached in this turn: answered with one look at the engine. */
   private ready: ReadyRead[] = [];
+  /** Of this turn, that need not ask the group if the state here is fresh enough. */
+  private readonly toJudge: AskedRead[] = [];
 
   constructor(sources: ReadSources) {
     this.sources = sources;
@@ -64,22 +72,36 @@ export class ShardReads {
   }
 
   read(keys: readonly Uint8Array[], level: ReadLevel, done: ReadDone): void {
+    const read = { keys, level, done };
+    // Reads that ask the group are all told in one go. One that perhaps need not comes alone, by its own
+    // socket, and others of this turn are about to.
+    if (level.kind === 'linearizable' || level.kind === 'lease') this.whenReadable(read);
+    else if (this.toJudge.push(read) === 1) this.sources.endOfTurn(() => void this.judgeAll());
+  }
+
+  /**
+   * In one breath with the look at the slots: one that comes here between the two may lack what the
+   * session has seen (rule D24).
+   */
+  private async judgeAll(): Promise<void> {
+    for (const read of this.toJudge.splice(0)) this.whenReadable(read);
+    await this.answerReady();
+  }
+
+  private whenReadable({ keys, level, done }: AskedRead): void {
     this.gate.whenReadable(level, (error, freshness) => {
       if (error !== undefined) {
         done(error, undefined);
         return;
       }
       this.ready.push({ keys, freshness, done });
-      if (this.ready.length > 1) return;
-      // Reads that waited for the group are all told in one go. One that need not wait comes alone, by
-      // its own socket: others of this turn are about to.
-      if (freshness === undefined) this.sources.endOfTurn(() => void this.answerReady());
-      else queueMicrotask(() => void this.answerReady());
+      if (this.ready.length === 1) queueMicrotask(() => void this.answerReady());
     });
   }
 
   private async answerReady(): Promise<void> {
     const reads = this.ready;
+    if (reads.length === 0) return;
     this.ready = [];
     this.sources.load.turn();
     const { loads } = this.machine;

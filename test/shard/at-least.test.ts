@@ -90,6 +90,7 @@ describe('reads of a shard at least as far as a session token', () => {
     const served = await alone();
     const call = served.read(['k'], atLeast(position({ revision: 3 })));
     const page = served.scan({ slot: slotOfK, level: atLeast(position({ epoch: 2 })) });
+    await served.settle();
     served.group.releaseReads();
     await served.settle();
     for (const { error } of [call, page]) {
@@ -208,6 +209,19 @@ describe('positions of a shard, for session tokens', () => {
       expect(engine.gets - before).to.equal(1);
     });
   }
+
+  it('D24: not from a slot that came here behind the token after they were asked for', async () => {
+    const served = await alone();
+    const { machine } = served.replica;
+    const slotState = machine.slotState.bind(machine);
+    changeSlot(served, { ownership: SlotOwnership.importing, epoch: 2 });
+    const call = served.read(['k'], atLeast(position({ epoch: 3, revision: 5 })));
+    // In the same turn of the event loop it is activated, and what was written since is not here yet.
+    machine.slotState = slotState;
+    changeSlot(served, { epoch: 3 });
+    await served.settle();
+    expect(call.answers, 'catches up first').to.deep.equal([]);
+  });
 
   it('D24: not below what the engine shows already, before readers have heard of it', async () => {
     const served = ServedShard.leading();

@@ -361,6 +361,7 @@ describe('reads of a shard', () => {
     await served.pass(50);
     served.group.readsAtOnce = false;
     const call = served.read(['k'], stale(49));
+    await served.settle();
     served.group.releaseReads('noQuorum');
     await served.settle();
     expect(call.error.code).to.equal('KV_UNAVAILABLE');
@@ -371,6 +372,7 @@ describe('reads of a shard', () => {
     served.group.readsAtOnce = false;
     const call = served.read(['k'], stale(Number.MAX_SAFE_INTEGER));
     const page = served.scan({ level: stale(Number.MAX_SAFE_INTEGER) });
+    await served.settle();
     expect(served.group.reads).to.have.length(2);
     served.group.releaseReads('restoring');
     await served.settle();
