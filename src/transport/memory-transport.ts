@@ -156,7 +156,7 @@ export class MemoryTransport implements Transport {
   private readonly node: NodeId;
   private readonly clock: Clock;
   private readonly parser = new FrameParser();
-  /** The frame of this turn for each peer. */
+  /** The frame that leaves next, for each peer. */
   private readonly frames = new Map<NodeId, FrameWriter>();
   private readonly counts = { framesOut: 0, messagesOut: 0, messagesIn: 0, messagesDropped: 0 };
   private flushScheduled = false;

@@ -27,8 +27,8 @@ import { encodeMessage, MalformedMessage, wellFormed } from './message-codec.js'
 import type { GroupMessage } from './transport.js';
 
 /**
- * A frame that is longer leaves before the end of the turn: with the largest entry behind it, it
- * stays below what a receiver takes (32 + 256 < 320 MiB), however much one turn has to say.
+ * A frame that is longer leaves at once: with the largest entry behind it, it stays below what a receiver
+ * takes (32 + 256 < 320 MiB), however much there is to say.
  */
 const frameBytesWanted = 32 * 1024 * 1024;
 
@@ -106,7 +106,7 @@ export class OutgoingConnection {
     this.open();
   }
 
-  /** Joins the frame of this turn; false when there is no connection. */
+  /** Joins the frame that leaves next; false when there is no connection. */
   add(message: GroupMessage): boolean {
     if (!this.connected) return false;
     if (this.frame.size > frameBytesWanted) this.flush();
@@ -116,7 +116,7 @@ export class OutgoingConnection {
     return true;
   }
 
-  /** Sends the frame of this turn with one write. */
+  /** Sends what has been added, as one frame and with one write. */
   flush(): void {
     if (this.frame.isEmpty) return;
     const { limits, count } = this.options;

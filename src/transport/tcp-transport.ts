@@ -126,7 +126,8 @@ export class TcpTransport implements Transport {
     }
     if (this.flushScheduled) return;
     this.flushScheduled = true;
-    this.options.clock.endOfTurn(() => {
+    // Not a turn later: the answers to clients would leave first, and the next command wait for them.
+    queueMicrotask(() => {
       this.flushScheduled = false;
       for (const connection of this.outgoing.values()) connection.flush();
     });

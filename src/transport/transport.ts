@@ -67,8 +67,8 @@ export interface Transport {
   /** Begins to listen and to connect. Rejects with a clear error when the port is taken. */
   start(receiver: TransportReceiver): Promise<void>;
   /**
-   * Queues a message for the frame of this turn. A full queue, or no connection, drops it (counted):
-   * Raft resends. Never addressed to this node itself.
+   * Queues a message for the frame that leaves when the running code is done. A full queue, or no
+   * connection, drops it (counted): Raft resends. Never addressed to this node itself.
    */
   send(to: NodeId, message: GroupMessage): void;
   /**

@@ -25,15 +25,13 @@ import { LogWriter } from './writer.js';
 /** What the simulator puts in place of the machine. */
 export interface RaftLogSurroundings {
   readonly disk: Disk;
-  /** Runs a function at the end of this turn of the event loop. */
+  /** Runs a function when the code that runs now is done, or later: what it appends goes into one write. */
   readonly schedule: (run: () => void) => void;
 }
 
 export const realMachine: RaftLogSurroundings = {
   disk: realDisk,
-  schedule: (run) => {
-    setImmediate(run);
-  },
+  schedule: queueMicrotask,
 };
 
 export class RaftLog {

@@ -43,7 +43,7 @@ export interface WriterOptions {
   /** Of the last write on disk. */
   readonly writeNumber: number;
   readonly segmentBytes: number;
-  /** Runs a function at the end of this turn of the event loop. */
+  /** As in RaftLogSurroundings. */
   readonly schedule: (run: () => void) => void;
   /** After each turn: what is durable has changed. */
   readonly onTurn: () => void;

@@ -1,6 +1,6 @@
 /**
- * The way out of a connection. What one event-loop turn has to say leaves at its end, in one write:
- * frames of control first, then the responses in turns, as far as the peer's windows and its socket have
+ * The way out of a connection. What is said in one go (the answers to all writes of a command, say) leaves
+ * in one write: frames of control first, then the responses in turns, as far as the peer's windows and its socket have
  * room. Everything else waits, in order, and is bounded.
  */
 import type { Duplex } from 'node:stream';
@@ -68,7 +68,7 @@ export interface FrameSenderOptions {
   readonly slab: Slab;
   readonly controlFramesMax: number;
   readonly unreadBytesMax: number;
-  /** Calls `flush` at the end of this turn. */
+  /** Calls `flush` when the running code is done. */
   readonly flushSoon: () => void;
   /** A stream's last frame was handed to the socket. */
   readonly onSent: (stream: ServerStream) => void;

@@ -201,7 +201,7 @@ export class ServerConnection implements StreamPort {
   private flushSoon(): void {
     if (this.flushing) return;
     this.flushing = true;
-    this.options.clock.endOfTurn(this.flush);
+    queueMicrotask(this.flush);
   }
 
   private flushNow(): void {
