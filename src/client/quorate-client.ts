@@ -34,6 +34,7 @@ import type {
   TxnReply,
   TxnRequest,
 } from '../../proto/messages.js';
+import type { KvError } from '../errors.js';
 import { Batcher } from './batcher.js';
 import { closedError, Connections } from './connections.js';
 import { LogTime, type CallBounds } from './log-time.js';
@@ -356,15 +357,34 @@ export class QuorateClient {
     this.topologyCache.open();
     const bounds = this.boundsOf(options);
     await this.timeKnown(key, bounds);
-    const session = this.book.begin();
+    const reply = await this.inSession(key, (session) => send(session, bounds));
+    this.learn(reply.header);
+    bounds.token?.learn(reply.header, 'unknown');
+    return reply;
+  }
+
+  /**
+   * Where the clocks of shards are far apart, the write's last moment may be too far ahead for its own: then
+   * it is sent once more, as another write, by the time of its shard.
+   */
+  private async inSession<R>(
+    key: Uint8Array,
+    send: (session: SessionMessage) => Promise<R>,
+    mayRepeat = true,
+  ): Promise<R> {
+    const shard = this.routes.shardOf(this.routes.slotOf(key)) ?? 0;
+    const session = this.book.begin(shard);
     try {
-      const reply = await send(session, bounds);
-      this.learn(reply.header);
-      bounds.token?.learn(reply.header, 'unknown');
-      return reply;
+      return await send(session);
+    } catch (reason) {
+      const error = asKvError(reason);
+      if (error.code === 'KV_SESSION_EXPIRED') this.book.forgetBehind(shard);
+      if (!mayRepeat || !isTooFarAhead(error)) throw error;
+      this.book.learnBehind(shard, (session.notAfterMs ?? 0) - (error.fields.size ?? 0));
     } finally {
       this.book.end(session);
     }
+    return this.inSession(key, send, false);
   }
 
   /** One operation of a batch: failures are results too. */
@@ -372,17 +392,19 @@ export class QuorateClient {
     operation: OperationMessage,
     bounds: CallBounds,
   ): Promise<OperationResultMessage> {
-    const session = operation.get ? undefined : this.book.begin();
+    const key = keyWritten(operation);
     try {
-      const message = session ? withSession(operation, session) : operation;
-      const result = await this.run(message, bounds);
+      const result =
+        key === undefined
+          ? await this.run(operation, bounds)
+          : await this.inSession(key, (session) =>
+              this.run(withSession(operation, session), bounds),
+            );
       const { get, put, delete: del, increment } = result;
       bounds.token?.learn((get ?? put ?? del ?? increment)?.header, get ? 'notApplied' : 'unknown');
       return result;
     } catch (error) {
       return { error: detailOfError(asKvError(error)) };
-    } finally {
-      if (session) this.book.end(session);
     }
   }
 
@@ -409,6 +431,11 @@ export class QuorateClient {
   private boundsOf({ timeoutMs = this.timeoutMs, signal, token }: OperationOptions): CallBounds {
     return { deadline: Date.now() + Math.min(timeoutMs, timeoutMsMax), signal, token };
   }
+}
+
+/** No attempt at the write was applied, and none will be: its last moment lies too far ahead. */
+function isTooFarAhead({ code, outcome, fields }: KvError): boolean {
+  return code === 'KV_INVALID' && outcome === 'notApplied' && (fields.limit ?? 0) > 0;
 }
 
 function replyOf<R>(reply: R | null | undefined): R {

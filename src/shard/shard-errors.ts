@@ -52,7 +52,7 @@ export function notFounded(): KvError {
 export function tooFarAhead(session: Session, logTimeMs: number): KvError {
   return new KvError(
     `session.not_after_ms lies ${session.notAfterMs - logTimeMs} ms ahead of the server, the limit is ` +
-      `${sessionMsMax}: nothing was applied; compare the clocks of the nodes, then begin a new client`,
+      `${sessionMsMax}: nothing was applied; go by the log time of this shard, and compare the clocks of the nodes`,
     {
       code: 'KV_INVALID',
       outcome: 'notApplied',

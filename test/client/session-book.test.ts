@@ -32,4 +32,15 @@ describe('sessions of a client', () => {
     expect(book.knowsLogTime).to.equal(true);
     expect(book.begin().notAfterMs).to.be.within(5_050_000, 5_051_000);
   });
+
+  it('D21: end by the time of a shard that is behind the others, until it says that it is not', () => {
+    const book = new SessionBook();
+    book.learn(5_000_000);
+    book.learnBehind(2, 1_000_000);
+    book.learn(5_000_001);
+    const lastMoments = (): number[] => [1, 2].map((shard) => book.begin(shard).notAfterMs ?? 0);
+    expect(lastMoments().map((ms) => Math.floor(ms / 10_000))).to.deep.equal([505, 105]);
+    book.forgetBehind(2);
+    expect(lastMoments().map((ms) => Math.floor(ms / 10_000))).to.deep.equal([505, 505]);
+  });
 });
