@@ -2,6 +2,7 @@
  * Faults over time: every nemesis has a rhythm of its own, from the seed, so they overlap. One that
  * must be alone waits for the others to heal, and they wait for it.
  */
+import { setMaxListeners } from 'node:events';
 import { lackingOf, type EffectsWanted } from './coverage.js';
 import type { FaultSpan } from './history.js';
 import type { Fault, Field, Nemesis } from './nemesis/nemesis.js';
@@ -29,6 +30,8 @@ export class Schedule {
 
   constructor(options: ScheduleOptions) {
     this.options = options;
+    // Every nemesis waits for it.
+    setMaxListeners(options.nemeses.length + 1, this.stopping.signal);
   }
 
   /**
