@@ -62,12 +62,16 @@ async function inject(field: Field, random: Random): Promise<Fault | undefined> 
   };
 }
 
-/** A node that stopped gets its files back as they were; one that runs must come level with the others. */
+/**
+ * A node that stopped gets its files back as they were, and must come level with the others. So does one
+ * that goes on with a damaged state: what it never reads (dead records, say) a compaction reads, minutes later.
+ */
 async function bringBack(
   field: Field,
   { node, kind, kept }: { readonly node: number; readonly kind: Kind; readonly kept: string },
 ): Promise<void> {
   const { cluster, violations } = field;
+  if (cluster.isRunning(node) && kind.startsWith('state')) await cluster.kill(node);
   if (!cluster.isRunning(node)) {
     // What it has logged since must stay; the state is built up again from the log.
     const part = kind.startsWith('log') ? 'raft-log' : 'state';
