@@ -115,6 +115,18 @@ for (const kind of ['http2', 'lean'] as const) {
 }
 
 describe('client port with the lean door', () => {
+  it('ends a call with more fields than grpc-js takes by the code that grpc-js says, not as one that is leaving', async () => {
+    const port = await openPort('lean');
+    const peer = await RawPeer.connect(port.port, hello);
+    const many = Array.from({ length: 130 }, (_, n) => [`x-${n}`, 'v'] as const);
+    const asked = requestBlock(path, [host, grpc, ...many]);
+    peer.send(frame(FrameType.HEADERS, WHOLE, 1, asked), data(1, message, END));
+    await peer.until('ended', () => peer.isAnswered(1) || peer.resetOf(1) !== undefined);
+    expect(peer.resetOf(1)).to.equal(ErrorCode.ENHANCE_YOUR_CALM);
+    peer.close();
+    await port.close();
+  });
+
   it('refuses requests whose pieces cost more than they bring, and forgets them', async () => {
     const port = await openPort('lean');
     const peer = await RawPeer.connect(port.port, hello);
