@@ -90,6 +90,19 @@ for (const kind of ['http2', 'lean'] as const) {
     });
     afterEach(() => port.close());
 
+    it('cuts streams that outlast its grace with their connection: a reset without an error is one to gRPC', async () => {
+      const own = await openPort(kind);
+      const peer = await RawPeer.connect(own.port, hello);
+      const asked = requestBlock('/grpc.health.v1.Health/Watch', [host, grpc, ['te', 'trailers']]);
+      for (const id of [1, 3]) {
+        peer.send(frame(FrameType.HEADERS, WHOLE, id, asked), data(id, message, END));
+        await peer.until('in progress', () => peer.of(FrameType.DATA, id).length > 0);
+      }
+      await own.close();
+      await peer.until('cut', () => peer.closed);
+      expect(peer.of(FrameType.RST_STREAM)).to.deep.equal([]);
+    });
+
     for (const [title, block] of odd) {
       it(`outlives ${title}`, async () => {
         const peer = await RawPeer.connect(port.port, hello);
