@@ -8,7 +8,7 @@ import {
   type Http2Session,
   type ServerHttp2Stream,
 } from 'node:http2';
-import type { AddressInfo, Server } from 'node:net';
+import type { AddressInfo, Server, Socket } from 'node:net';
 import { status as statusCodes } from '@grpc/grpc-js';
 import { serviceDefinition } from '../../proto/definitions.js';
 import type { GrpcDoor } from './grpc-door.js';
@@ -39,6 +39,7 @@ export interface OpenPort {
 export class ClientListener implements OpenPort {
   private readonly server: Http2Server;
   private readonly sessions = new Set<Http2Session>();
+  private readonly sockets = new Set<Socket>();
   private readonly options: ClientListenerOptions;
 
   private constructor(options: ClientListenerOptions) {
@@ -73,7 +74,8 @@ export class ClientListener implements OpenPort {
   async close(graceMs: number): Promise<void> {
     await new Promise<void>((resolve) => {
       const cancel = this.options.terms.clock.after(graceMs, () => {
-        for (const session of this.sessions) session.destroy();
+        // Not the sessions: these would end each stream without an error, which is one to gRPC.
+        for (const socket of this.sockets) socket.destroy();
       });
       this.server.close(() => {
         cancel();
@@ -87,6 +89,10 @@ export class ClientListener implements OpenPort {
   private accept(): void {
     const { terms, unaryMethods, grpcDoor, onCall } = this.options;
     const unaryDoor = new UnaryDoor(terms);
+    this.server.on('connection', (socket: Socket) => {
+      this.sockets.add(socket);
+      socket.on('close', () => this.sockets.delete(socket));
+    });
     this.server.on('session', (session) => {
       this.sessions.add(session);
       session.setLocalWindowSize(8 * 1024 * 1024);

@@ -105,12 +105,15 @@ export class StreamRelay implements StreamConsumer {
     });
   }
 
-  /** Without its trailers the response was cut; before its headers grpc-js is gone. */
+  /**
+   * Without its trailers the response was cut. Before its headers grpc-js has refused the request, which
+   * has more fields than it takes, or is gone.
+   */
   private onInnerClosed(): void {
     if (this.isSettled) return;
-    if (!this.headSent) this.finish(unavailable);
+    const { rstCode } = this.inner;
+    if (!this.headSent && rstCode !== ErrorCode.ENHANCE_YOUR_CALM) this.finish(unavailable);
     else {
-      const { rstCode } = this.inner;
       this.stream.reset(rstCode === 0 ? ErrorCode.INTERNAL_ERROR : rstCode);
       this.settle(undefined);
     }

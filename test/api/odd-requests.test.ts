@@ -90,6 +90,19 @@ for (const kind of ['http2', 'lean'] as const) {
     });
     afterEach(() => port.close());
 
+    it('cuts streams that outlast its grace with their connection: a reset without an error is one to gRPC', async () => {
+      const own = await openPort(kind);
+      const peer = await RawPeer.connect(own.port, hello);
+      const asked = requestBlock('/grpc.health.v1.Health/Watch', [host, grpc, ['te', 'trailers']]);
+      for (const id of [1, 3]) {
+        peer.send(frame(FrameType.HEADERS, WHOLE, id, asked), data(id, message, END));
+        await peer.until('in progress', () => peer.of(FrameType.DATA, id).length > 0);
+      }
+      await own.close();
+      await peer.until('cut', () => peer.closed);
+      expect(peer.of(FrameType.RST_STREAM)).to.deep.equal([]);
+    });
+
     for (const [title, block] of odd) {
       it(`outlives ${title}`, async () => {
         const peer = await RawPeer.connect(port.port, hello);
@@ -115,6 +128,18 @@ for (const kind of ['http2', 'lean'] as const) {
 }
 
 describe('client port with the lean door', () => {
+  it('ends a call with more fields than grpc-js takes by the code that grpc-js says, not as one that is leaving', async () => {
+    const port = await openPort('lean');
+    const peer = await RawPeer.connect(port.port, hello);
+    const many = Array.from({ length: 130 }, (_, n) => [`x-${n}`, 'v'] as const);
+    const asked = requestBlock(path, [host, grpc, ...many]);
+    peer.send(frame(FrameType.HEADERS, WHOLE, 1, asked), data(1, message, END));
+    await peer.until('ended', () => peer.isAnswered(1) || peer.resetOf(1) !== undefined);
+    expect(peer.resetOf(1)).to.equal(ErrorCode.ENHANCE_YOUR_CALM);
+    peer.close();
+    await port.close();
+  });
+
   it('refuses requests whose pieces cost more than they bring, and forgets them', async () => {
     const port = await openPort('lean');
     const peer = await RawPeer.connect(port.port, hello);

@@ -3,7 +3,10 @@
 export interface HeaderField {
   readonly name: string;
   readonly value: string;
-  /** As RFC 9113, 8.2.1 wants it. Found out once, when the field is read, and not at each use. */
+  /**
+   * As RFC 9113, 8.2.1 wants it, but for blanks at the ends of a value: clients of gRPC send what their
+   * user gives them, and all servers take it. Found out once, when the field is read, and not at each use.
+   */
   readonly valid: boolean;
 }
 
@@ -12,8 +15,11 @@ const entryOverheadBytes = 32;
 
 /** Lower case, of the characters of a token; a colon only in front. */
 const validName = /^:?[!#$%&'*+\-.^_`|~0-9a-z]+$/;
-/** No control characters but tabs, and no blank at either end. */
-const validValue = /^(?:[!-~\x80-\xff](?:[\t !-~\x80-\xff]*[!-~\x80-\xff])?)?$/;
+/** No control characters but tabs. */
+const validValue = /^[\t !-~\x80-\xff]*$/;
+/** Of a pseudo-field: no blank at either end. */
+const validPseudoValue = /^(?:[!-~\x80-\xff](?:[\t !-~\x80-\xff]*[!-~\x80-\xff])?)?$/;
+const colon = 0x3a;
 
 const staticNames = `:authority|:method=GET|:method=POST|:path=/|:path=/index.html|:scheme=http|
 :scheme=https|:status=200|:status=204|:status=206|:status=304|:status=400|:status=404|:status=500|
@@ -33,7 +39,8 @@ export const staticFields: readonly HeaderField[] = staticNames.split('|').map((
 });
 
 export function newField(name: string, value: string): HeaderField {
-  return { name, value, valid: validName.test(name) && validValue.test(value) };
+  const values = name.charCodeAt(0) === colon ? validPseudoValue : validValue;
+  return { name, value, valid: validName.test(name) && values.test(value) };
 }
 
 export function fieldBytes(field: HeaderField): number {

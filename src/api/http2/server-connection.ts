@@ -58,8 +58,8 @@ export class ServerConnection implements StreamPort {
   private readonly sender: FrameSender;
   private readonly streams = new Map<number, ServerStream>();
   /**
-   * Streams that this side has ended while the peer may still be sending on them: what comes is
-   * ignored. Oldest first, no more than there may be streams, twice over.
+   * Streams that this side has ended while the peer may still be sending on them, and those that the
+   * peer has reset: what comes is ignored. Oldest first, no more than there may be streams, twice over.
    */
   private readonly cut = new Set<number>();
   private readonly resets: Allowance;
@@ -352,13 +352,13 @@ export class ServerConnection implements StreamPort {
     if (this.receiveWindow < 0) {
       throw new ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, 'DATA beyond the window');
     }
+    if (bytes.length === 0 && !endStream) this.countIdle();
     const stream = this.streams.get(streamId);
     if (stream === undefined) {
       this.returnToConnection(length);
       this.onLate(streamId, endStream);
       return;
     }
-    if (bytes.length === 0 && !endStream) this.countIdle();
     stream.receiveWindow -= length;
     if (stream.missing !== undefined) stream.missing -= bytes.length;
     if (!this.mayTake(stream)) {
@@ -411,9 +411,10 @@ export class ServerConnection implements StreamPort {
     const code = fourBytes('RST_STREAM', payload);
     if (streamId === 0) throw protocolError('RST_STREAM on stream 0');
     this.checkOpened(streamId);
-    this.cut.delete(streamId);
     const stream = this.streams.get(streamId);
     if (stream === undefined) return;
+    // No frame should follow, but grpc-java may have one in its queue.
+    this.rememberCut(streamId);
     this.close(stream);
     stream.consumer?.onGone(code);
     this.countReset();
