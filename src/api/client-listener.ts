@@ -3,6 +3,7 @@
  * else through grpc-js.
  */
 import {
+  constants,
   createServer,
   type Http2Server,
   type Http2Session,
@@ -12,9 +13,16 @@ import type { AddressInfo, Server, Socket } from 'node:net';
 import { status as statusCodes } from '@grpc/grpc-js';
 import { serviceDefinition } from '../../proto/definitions.js';
 import type { GrpcDoor } from './grpc-door.js';
+import { Allowance } from './http2/limits.js';
 import type { CallTerms } from './unary-call.js';
 import { UnaryDoor } from './unary-door.js';
 import type { UnaryMethods } from './unary.js';
+
+/**
+ * Calls that a client gives up. Just below nghttp2's own limit (1,000 and 33 a second), at which it says
+ * goodbye, goes on taking calls that the client is told were not taken, and answers none.
+ */
+const resetsMax = { burst: 900, perSecond: 30 } as const;
 
 export interface ClientListenerOptions {
   readonly host: string;
@@ -38,7 +46,7 @@ export interface OpenPort {
 
 export class ClientListener implements OpenPort {
   private readonly server: Http2Server;
-  private readonly sessions = new Set<Http2Session>();
+  private readonly sessions = new Map<Http2Session, { readonly resets: Allowance }>();
   private readonly sockets = new Set<Socket>();
   private readonly options: ClientListenerOptions;
 
@@ -81,7 +89,7 @@ export class ClientListener implements OpenPort {
         cancel();
         resolve();
       });
-      for (const session of this.sessions) session.close();
+      for (const session of this.sessions.keys()) session.close();
     });
     this.options.grpcDoor.close();
   }
@@ -94,7 +102,7 @@ export class ClientListener implements OpenPort {
       socket.on('close', () => this.sockets.delete(socket));
     });
     this.server.on('session', (session) => {
-      this.sessions.add(session);
+      this.sessions.set(session, { resets: new Allowance(resetsMax, terms.clock) });
       session.setLocalWindowSize(8 * 1024 * 1024);
       session.on('error', () => {
         // A broken connection; its calls end through their streams.
@@ -106,13 +114,21 @@ export class ClientListener implements OpenPort {
     this.server.on('stream', (stream, headers) => {
       const path = headers[':path'] ?? '';
       const ended = onCall(path);
+      const { session } = stream;
       stream.once('close', () => {
         ended(codeOf(stream));
+        if (stream.rstCode !== constants.NGHTTP2_NO_ERROR) this.countReset(session);
       });
       const method = unaryMethods.get(path);
       if (method === undefined) grpcDoor.accept(stream, headers);
       else unaryDoor.accept(stream, headers, method);
     });
+  }
+
+  /** Also of calls that this side gave up: a mistake of the client, mostly. */
+  private countReset(session: Http2Session | undefined): void {
+    if (session === undefined || this.sessions.get(session)?.resets.take() !== false) return;
+    session.destroy(new Error('too many resets'), constants.NGHTTP2_ENHANCE_YOUR_CALM);
   }
 }
 

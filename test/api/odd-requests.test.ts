@@ -103,6 +103,20 @@ for (const kind of ['http2', 'lean'] as const) {
       expect(peer.of(FrameType.RST_STREAM)).to.deep.equal([]);
     });
 
+    it('ends a connection on which calls are given up again and again: none is left without an answer', async () => {
+      const peer = await RawPeer.connect(port.port, hello);
+      const asked = requestBlock('/grpc.health.v1.Health/Watch', [host, grpc, ['te', 'trailers']]);
+      const ids = Array.from({ length: 1500 }, (_, n) => 2 * n + 1);
+      for (const id of ids)
+        peer.send(
+          frame(FrameType.HEADERS, WHOLE, id, asked),
+          frame(FrameType.RST_STREAM, 0, id, Buffer.of(0, 0, 0, ErrorCode.CANCEL)),
+        );
+      await peer.until('the end', () => peer.closed);
+      const [goodbye] = peer.of(FrameType.GOAWAY);
+      expect(goodbye?.payload.readUInt32BE(4)).to.equal(ErrorCode.ENHANCE_YOUR_CALM);
+    });
+
     for (const [title, block] of odd) {
       it(`outlives ${title}`, async () => {
         const peer = await RawPeer.connect(port.port, hello);

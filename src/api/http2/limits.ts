@@ -64,13 +64,10 @@ export class Allowance {
 
   /** False when the peer has used up what it may. */
   take(): boolean {
-    if (this.left < 1) {
-      const now = this.clock.monotonicMs();
-      const earned = ((now - this.countedMs) / 1000) * this.rate.perSecond;
-      this.left = Math.min(this.rate.burst, this.left + earned);
-      this.countedMs = now;
-    }
-    this.left -= 1;
+    const now = this.clock.monotonicMs();
+    const earned = ((now - this.countedMs) / 1000) * this.rate.perSecond;
+    this.left = Math.min(this.rate.burst, this.left + earned) - 1;
+    this.countedMs = now;
     return this.left >= 0;
   }
 }
