@@ -13,7 +13,7 @@ import type { AddressInfo, Server, Socket } from 'node:net';
 import { status as statusCodes } from '@grpc/grpc-js';
 import { serviceDefinition } from '../../proto/definitions.js';
 import type { GrpcDoor } from './grpc-door.js';
-import { Allowance } from './http2/limits.js';
+import { Allowance, tooManyResets } from './http2/limits.js';
 import type { CallTerms } from './unary-call.js';
 import { UnaryDoor } from './unary-door.js';
 import type { UnaryMethods } from './unary.js';
@@ -46,7 +46,8 @@ export interface OpenPort {
 
 export class ClientListener implements OpenPort {
   private readonly server: Http2Server;
-  private readonly sessions = new Map<Http2Session, { readonly resets: Allowance }>();
+  /** With what is left of the calls that its client may give up. */
+  private readonly sessions = new Map<Http2Session, Allowance>();
   private readonly sockets = new Set<Socket>();
   private readonly options: ClientListenerOptions;
 
@@ -102,7 +103,7 @@ export class ClientListener implements OpenPort {
       socket.on('close', () => this.sockets.delete(socket));
     });
     this.server.on('session', (session) => {
-      this.sessions.set(session, { resets: new Allowance(resetsMax, terms.clock) });
+      this.sessions.set(session, new Allowance(resetsMax, terms.clock));
       session.setLocalWindowSize(8 * 1024 * 1024);
       session.on('error', () => {
         // A broken connection; its calls end through their streams.
@@ -127,8 +128,13 @@ export class ClientListener implements OpenPort {
 
   /** Also of calls that this side gave up: a mistake of the client, mostly. */
   private countReset(session: Http2Session | undefined): void {
-    if (session === undefined || this.sessions.get(session)?.resets.take() !== false) return;
-    session.destroy(new Error('too many resets'), constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    // Of a connection that has ended, its other streams end too.
+    if (session === undefined || session.destroyed) return;
+    if (this.sessions.get(session)?.take() !== false) return;
+    const reason = tooManyResets(resetsMax);
+    const code = constants.NGHTTP2_ENHANCE_YOUR_CALM;
+    session.goaway(code, 0, Buffer.from(reason));
+    session.destroy(new Error(reason), code);
   }
 }
 

@@ -48,6 +48,14 @@ export const defaultHttp2Limits: Http2Limits = {
   lingerMs: 250,
 };
 
+/** For whoever has used `resets` up. */
+export function tooManyResets({ burst, perSecond }: Rate): string {
+  return (
+    `too many calls given up: the limit of a connection is ${burst} at once and ${perSecond} more each second; ` +
+    'use longer deadlines, or more connections'
+  );
+}
+
 /** How much of a rate is left. */
 export class Allowance {
   private readonly rate: Rate;

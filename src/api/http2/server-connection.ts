@@ -24,7 +24,7 @@ import {
 } from './frames.js';
 import { HpackDecoder } from './hpack-decoder.js';
 import type { HeaderField } from './hpack-table.js';
-import { Allowance, type Http2Limits } from './limits.js';
+import { Allowance, tooManyResets, type Http2Limits } from './limits.js';
 import { checkPriority, unpadded, withoutPriority } from './payload.js';
 import { readSettings } from './peer-settings.js';
 import { isRegular, readRequest, type RequestHead } from './request-head.js';
@@ -490,7 +490,8 @@ export class ServerConnection implements StreamPort {
   /** Work that is begun and thrown away costs the peer nothing: it may not do so for ever. */
   private countReset(): void {
     if (!this.resets.take()) {
-      throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, 'too many streams are reset');
+      const reason = tooManyResets(this.options.limits.resets);
+      throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, reason);
     }
   }
 
